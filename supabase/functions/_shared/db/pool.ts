@@ -1,0 +1,227 @@
+/**
+ * A few connections for one isolate, lent whole. Each is a client of the driver that holds exactly one
+ * connection and is thrown away with it: a statement can therefore never travel on a connection that was
+ * replaced under it, where it would run outside its transaction and without its role.
+ */
+import postgres from 'postgres'
+import { DatabaseError, toDatabaseError } from './databaseError.ts'
+
+export interface PoolOptions {
+  url: string
+  max: number
+  idleTimeoutMs: number
+  connectTimeoutMs: number
+  /** Longest wait for a connection while all are lent. */
+  acquireTimeoutMs: number
+  applicationName: string
+}
+
+/** One row; the statement decides its columns, the type argument states them. */
+export type Row = Record<string, unknown>
+
+/** A connection while it is lent. Give it back exactly once. */
+export interface Lease {
+  /**
+   * Sends a statement in one round trip; those sent without waiting for each other share one.
+   * Rejects with a `DatabaseError`, at once when the connection is lost.
+   */
+  send<T extends Row = Row>(
+    text: string,
+    values?: (string | null)[],
+  ): Promise<postgres.RowList<T[]>>
+  giveBack(): void
+  /** Closes the connection, for when its state is not known. */
+  discard(): void
+}
+
+interface Waiter {
+  resolve(connection: Connection): void
+  reject(error: Error): void
+}
+
+export class Pool {
+  readonly #options: PoolOptions
+  readonly #idle: Connection[] = []
+  readonly #waiting = new Set<Waiter>()
+  readonly #all = new Set<Connection>()
+  #opening = 0
+  #closed = false
+
+  constructor(options: PoolOptions) {
+    this.#options = options
+  }
+
+  /** Rejects with `SERVICE_UNAVAILABLE` when no connection can be had in time. */
+  async lease(): Promise<Lease> {
+    const connection = await this.#acquire()
+    return {
+      send: (text, values) => connection.send(text, values),
+      giveBack: () => this.#giveBack(connection),
+      discard: () => this.#drop(connection),
+    }
+  }
+
+  /** Waits up to `graceMs` for what is lent, then closes every connection. */
+  async close(graceMs: number): Promise<void> {
+    this.#closed = true
+    for (const waiter of this.#waiting) waiter.reject(unavailable('the pool is closed'))
+    await Promise.all([...this.#all].map((connection) => connection.end(graceMs)))
+  }
+
+  #acquire(): Promise<Connection> | Connection {
+    if (this.#closed) throw unavailable('the pool is closed')
+    const idle = this.#idle.pop()
+    if (idle !== undefined) {
+      idle.busy()
+      return idle
+    }
+    return this.#all.size + this.#opening < this.#options.max ? this.#open() : this.#wait()
+  }
+
+  async #open(): Promise<Connection> {
+    this.#opening++
+    try {
+      const connection = await Connection.open(this.#options, () => this.#drop(connection))
+      this.#all.add(connection)
+      return connection
+    } catch (error) {
+      const failure = unavailable(
+        error instanceof Error && error.message ? error.message : String(error),
+        error,
+      )
+      // With nothing lent, nothing will be given back: whoever waits would wait in vain.
+      if (this.#all.size === 0) { for (const waiter of this.#waiting) waiter.reject(failure) }
+      throw failure
+    } finally {
+      this.#opening--
+    }
+  }
+
+  #wait(): Promise<Connection> {
+    return new Promise((resolve, reject) => {
+      const { acquireTimeoutMs, max } = this.#options
+      const settle = () => {
+        clearTimeout(timer)
+        this.#waiting.delete(waiter)
+      }
+      const waiter: Waiter = {
+        resolve: (connection) => (settle(), resolve(connection)),
+        reject: (error) => (settle(), reject(error)),
+      }
+      const timer = setTimeout(() => {
+        waiter.reject(unavailable(`all ${max} connections were in use for ${acquireTimeoutMs} ms`))
+      }, acquireTimeoutMs)
+      this.#waiting.add(waiter)
+    })
+  }
+
+  #giveBack(connection: Connection): void {
+    if (!this.#all.has(connection)) return
+    if (this.#closed) return this.#drop(connection)
+    const [next] = this.#waiting
+    if (next !== undefined) return next.resolve(connection)
+    this.#idle.push(connection)
+    connection.rest(this.#options.idleTimeoutMs)
+  }
+
+  /** Lets go of a connection that is lost or not to be trusted; whoever waits may open another in its place. */
+  #drop(connection: Connection): void {
+    if (!this.#all.delete(connection)) return
+    connection.end(0)
+    const index = this.#idle.indexOf(connection)
+    if (index >= 0) this.#idle.splice(index, 1)
+    if (this.#waiting.size === 0 || this.#closed) return
+    // A failure to open is told to whoever waits by #open itself, or by their own timeout.
+    this.#open().then((opened) => this.#giveBack(opened), () => {})
+  }
+}
+
+class Connection {
+  readonly #client: postgres.Sql
+  #reserved: postgres.ReservedSql | undefined
+  readonly #pending = new Set<(error: Error) => void>()
+  #lost = false
+  #idleTimer: ReturnType<typeof setTimeout> | undefined
+
+  static async open(
+    options: PoolOptions,
+    onClose: () => void,
+  ): Promise<Connection> {
+    const connection = new Connection(options, onClose)
+    try {
+      // The driver cannot reserve a connection that is not open yet.
+      await connection.#client.unsafe('select 1')
+      connection.#reserved = await connection.#client.reserve()
+      return connection
+    } catch (error) {
+      await connection.end(0)
+      throw error
+    }
+  }
+
+  private constructor(options: PoolOptions, onClose: () => void) {
+    this.#client = postgres(options.url, {
+      max: 1,
+      connect_timeout: options.connectTimeoutMs / 1_000,
+      idle_timeout: undefined,
+      max_lifetime: null,
+      prepare: false,
+      // Asking for the types of the database would be one more query at every new connection.
+      fetch_types: false,
+      connection: { application_name: options.applicationName },
+      onnotice: () => {},
+      onclose: () => {
+        this.#lost = true
+        for (const reject of this.#pending) {
+          reject(unavailable('the connection was lost'))
+        }
+        if (this.#reserved !== undefined) onClose()
+      },
+    })
+  }
+
+  /**
+   * The driver would first ask the server for the parameters' types, a round trip of its own for every unnamed
+   * statement. Our values are text already and take the type the statement asks for, so that step is skipped.
+   */
+  send<T extends Row>(
+    text: string,
+    values: (string | null)[] = [],
+  ): Promise<postgres.RowList<T[]>> {
+    return new Promise((resolve, reject) => {
+      if (this.#lost || this.#reserved === undefined) {
+        return reject(unavailable('the connection was lost'))
+      }
+      this.#pending.add(reject)
+      const query = this.#reserved.unsafe<T[]>(text, values)
+      Object.defineProperty(query, 'describeFirst', {
+        get: () => false,
+        set: () => {},
+      })
+      query
+        .then(resolve, (error) => reject(toDatabaseError(error)))
+        .finally(() => this.#pending.delete(reject))
+    })
+  }
+
+  /** Closes itself after a while, unless it is lent again. Does not keep the process alive. */
+  rest(idleTimeoutMs: number): void {
+    this.#idleTimer = setTimeout(() => this.end(0), idleTimeoutMs)
+  }
+
+  busy(): void {
+    clearTimeout(this.#idleTimer)
+  }
+
+  async end(graceMs: number): Promise<void> {
+    clearTimeout(this.#idleTimer)
+    await this.#client.end({ timeout: graceMs / 1_000 }).catch(() => {})
+  }
+}
+
+function unavailable(found: string, cause?: unknown): DatabaseError {
+  return new DatabaseError('SERVICE_UNAVAILABLE', `Cannot reach PostgreSQL: ${found}`, {
+    cause,
+    retryAfterMs: 1_000,
+  })
+}

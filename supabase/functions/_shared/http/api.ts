@@ -1,0 +1,260 @@
+/**
+ * A function's HTTP face. It declares routes; this file gives each request an id, a caller, validated input, a
+ * logger and a deadline, and each answer its envelope, its headers and one line in the log. Nothing a handler
+ * throws gets past it: expected refusals become their status, everything else a 500 that tells the client only
+ * the request id.
+ */
+import { type Context, Hono } from 'hono'
+import type { Actor, Caller, RequestInfo } from '../core/caller.ts'
+import { anonymousCaller } from '../core/caller.ts'
+import { type Env, env } from '../core/env.ts'
+import { HoldfastError, isHoldfastError } from '../core/errors.ts'
+import { createLogger, type Logger } from '../observability/logger.ts'
+import { createCredentialVerifier, type CredentialVerifier } from '../security/credentials.ts'
+import { readJson } from './body.ts'
+import { clientIp, preflightHeaders, requestIdOf, setCorsHeaders, setSecurityHeaders } from './headers.ts'
+import { errorBody, problemBody, publicError, retryAfter, successBody, wantsProblem } from './responses.ts'
+import type { Method, Reply, Route, RouteContext } from './route.ts'
+import { validate } from './schema.ts'
+
+export { type Reply, route, type RouteContext } from './route.ts'
+
+export interface ApiOptions {
+  /** The function's name: the first segment of every path it is called by. */
+  name: string
+  /** For the documentation. */
+  title: string
+  description?: string
+  routes: readonly Route[]
+  /** Where the log goes. @default JSON lines on standard output, at `LOG_LEVEL` */
+  logger?: Logger
+}
+
+/** What a function's `index.ts` exports. */
+export interface Api {
+  readonly name: string
+  readonly title: string
+  readonly description?: string
+  readonly routes: readonly Route[]
+  /** Answers every request; never rejects. */
+  fetch(request: Request): Promise<Response>
+}
+
+/** What all requests of an isolate share. */
+interface Runtime {
+  env: Env
+  log: Logger
+  verify: CredentialVerifier
+}
+
+const methods: readonly Method[] = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE']
+
+/** Reads nothing and starts nothing until the first request. */
+export function defineApi(options: ApiOptions): Api {
+  const app = new Hono<{ Bindings: Exchange }>({ strict: false }).basePath(`/${options.name}`)
+  for (const route of options.routes) {
+    app.on(route.method, route.path, (context) => answer(route, context))
+  }
+  app.notFound(({ env: exchange, req }) => {
+    const allowed = methods.filter((method) => app.router.match(method, req.path)[0].length > 0)
+    return exchange.fail(
+      allowed.length === 0
+        ? new HoldfastError('NOT_FOUND', `There is no ${req.path} here`)
+        : new HoldfastError(
+          'METHOD_NOT_ALLOWED',
+          `${req.method} is not for ${req.path}: it takes ${allowed.join(', ')}`,
+          {
+            headers: { allow: allowed.join(', ') },
+          },
+        ),
+    )
+  })
+
+  let runtime: Runtime | undefined
+  return {
+    ...options,
+    async fetch(request) {
+      const exchange = new Exchange(request, options.name)
+      try {
+        runtime ??= startRuntime(options)
+        exchange.begin(runtime)
+        if (request.method === 'OPTIONS') return exchange.preflight()
+        return await app.fetch(request, exchange)
+      } catch (error) {
+        return exchange.fail(error)
+      }
+    },
+  }
+}
+
+function startRuntime({ name, logger }: ApiOptions): Runtime {
+  const current = env()
+  const context = { function: name, isolate: current.isolateId }
+  return {
+    env: current,
+    log: logger?.with(context) ?? createLogger({ level: current.logLevel, context }),
+    verify: createCredentialVerifier({ keys: current }),
+  }
+}
+
+async function answer(route: Route, context: Context<{ Bindings: Exchange }>): Promise<Response> {
+  const exchange = context.env
+  exchange.route = route
+  try {
+    const { verify } = exchange.runtime
+    if (route.auth !== 'none') exchange.identify(await verify(exchange.raw.headers, route.auth))
+    const { params, query, body } = route
+    exchange.params = params && await validate(params, 'params', context.req.param())
+    exchange.query = query && await validate(query, 'query', singles(context.req.queries()))
+    exchange.body = body && await validate(body, 'body', await readJson(exchange.raw, route.maxBodyBytes))
+    return exchange.succeed(await route.handler(exchange as unknown as RouteContext))
+  } catch (error) {
+    return exchange.fail(error)
+  }
+}
+
+/** A parameter given once is a string; given twice it stays a list, which schemas of strings refuse. */
+function singles(queries: Record<string, string[]>): Record<string, string | string[]> {
+  return Object.fromEntries(
+    Object.entries(queries).map(([name, all]) => [name, all.length === 1 ? all[0]! : all]),
+  )
+}
+
+/** One request and its answer; to the handler, its `RouteContext`. Reads headers only when they are asked for. */
+class Exchange implements Actor, RequestInfo {
+  readonly raw: Request
+  readonly functionName: string
+  readonly method: string
+  readonly requestId: string
+  readonly path: string
+  runtime!: Runtime
+  caller: Caller = anonymousCaller
+  params: unknown
+  query: unknown
+  body: unknown
+  route: Route | undefined
+  log!: Logger
+  ip: string | undefined
+  readonly #startedAt = performance.now()
+  #signal: AbortSignal | undefined
+
+  constructor(raw: Request, functionName: string) {
+    this.raw = raw
+    this.functionName = functionName
+    this.method = raw.method
+    this.requestId = requestIdOf(raw.headers)
+    this.path = pathOf(raw.url)
+  }
+
+  get request(): RequestInfo {
+    return this
+  }
+
+  get headers(): Headers {
+    return this.raw.headers
+  }
+
+  get userAgent(): string | undefined {
+    return this.raw.headers.get('user-agent') ?? undefined
+  }
+
+  /** Made when first asked for: most routes wait for nothing that can be aborted. */
+  get signal(): AbortSignal {
+    return this.#signal ??= AbortSignal.any([
+      this.raw.signal,
+      AbortSignal.timeout(this.route?.timeoutMs ?? 30_000),
+    ])
+  }
+
+  begin(runtime: Runtime): void {
+    this.runtime = runtime
+    this.ip = clientIp(this.raw.headers, runtime.env.trustedProxyHops)
+    this.log = runtime.log.with({ requestId: this.requestId, ip: this.ip })
+  }
+
+  identify(caller: Caller): void {
+    this.caller = caller
+    if (caller.userId !== undefined) this.log = this.log.with({ userId: caller.userId })
+  }
+
+  preflight(): Response {
+    return this.#respond(null, 204, undefined, preflightHeaders)
+  }
+
+  succeed(reply: Reply): Response {
+    const { data, status = this.route?.status ?? 200, headers, pagination } = reply
+    this.#logAnswer('info', status)
+    return this.#respond(
+      successBody(data, this.requestId, pagination),
+      status,
+      'application/json; charset=utf-8',
+      headers,
+    )
+  }
+
+  fail(thrown: unknown): Response {
+    const error = isHoldfastError(thrown) ? thrown : unexpected(thrown)
+    const shown = publicError(error)
+    this.#logAnswer(error.status >= 500 ? 'error' : 'info', error.status, {
+      code: error.code,
+      error: error.status >= 500 ? error : error.message,
+    })
+    const problem = wantsProblem(this.raw.headers.get('accept'))
+    return this.#respond(
+      problem ? problemBody(shown, this.requestId) : errorBody(shown, this.requestId),
+      error.status,
+      problem ? 'application/problem+json' : 'application/json; charset=utf-8',
+      { ...retryAfter(error), ...error.headers },
+    )
+  }
+
+  /** Headers are set one by one: given to the constructor together, they cost three times as much. */
+  #respond(
+    body: string | null,
+    status: number,
+    type: string | undefined,
+    extra?: Record<string, string>,
+  ): Response {
+    const response = new Response(
+      body,
+      type === undefined ? { status } : { status, headers: { 'content-type': type } },
+    )
+    const { headers } = response
+    setSecurityHeaders(headers)
+    setCorsHeaders(headers, this.raw.headers, this.runtime?.env.corsOrigins ?? [])
+    headers.set('x-request-id', this.requestId)
+    for (const name in extra) headers.set(name, extra[name]!)
+    return response
+  }
+
+  #logAnswer(level: 'info' | 'error', status: number, fields?: Record<string, unknown>): void {
+    const log = this.log ??
+      createLogger({ context: { function: this.functionName, requestId: this.requestId } })
+    log[level](`${this.method} ${this.path} ${status}`, {
+      method: this.method,
+      route: this.route?.path,
+      status,
+      durationMs: Math.round((performance.now() - this.#startedAt) * 100) / 100,
+      ...fields,
+    })
+  }
+}
+
+/** What nobody expected: a deadline that passed says so, everything else is a bug of ours. */
+function unexpected(cause: unknown): HoldfastError {
+  return cause instanceof DOMException && cause.name === 'TimeoutError'
+    ? new HoldfastError('UPSTREAM_TIMEOUT', 'The time of this request was up', { cause })
+    : new HoldfastError(
+      'INTERNAL_ERROR',
+      cause instanceof Error ? cause.message : 'A value was thrown that is no error',
+      {
+        cause,
+      },
+    )
+}
+
+function pathOf(url: string): string {
+  const start = url.indexOf('/', url.indexOf('//') + 2)
+  const end = url.indexOf('?', start)
+  return start < 0 ? '/' : url.slice(start, end < 0 ? undefined : end)
+}
