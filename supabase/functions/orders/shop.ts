@@ -1,0 +1,226 @@
+/**
+ * What the shop does with orders. All SQL runs as the customer. Reading goes under row level security; the writes
+ * are the functions of the schema `private`, each of which acts for the customer alone and changes all or nothing.
+ */
+import { z } from 'zod'
+import { db, type Row, sql, sqlArray } from '../_shared/db/client.ts'
+import { DatabaseError } from '../_shared/db/databaseError.ts'
+import { HoldfastError } from '../_shared/core/errors.ts'
+import type { RouteContext } from '../_shared/http/api.ts'
+import { cursorPage, decodeCursor, type ListWindow, pagePagination } from '../_shared/http/pagination.ts'
+import type { Pagination } from '../_shared/http/responses.ts'
+import type { Charge, PaymentProvider } from './payments.ts'
+import type { Order, PlaceOrder } from './schemas.ts'
+
+type Customer = Pick<RouteContext<'user'>, 'caller' | 'request' | 'log' | 'signal'>
+
+interface Item {
+  sku: string
+  quantity: number
+}
+
+/**
+ * Charges the customer and writes the order. What cannot be sold is refused before anything is charged; should
+ * the last piece go to another customer in between, the charge is refunded.
+ */
+export async function placeOrder(
+  customer: Customer,
+  payments: PaymentProvider,
+  wanted: PlaceOrder,
+): Promise<Order> {
+  const items = mergeItems(wanted.items)
+  const { totalMinor, currency } = await quote(customer, items, wanted.currency)
+  const paymentId = crypto.randomUUID()
+  const charge = await payments.charge({
+    amountMinor: totalMinor,
+    currency,
+    token: wanted.payment.token,
+    idempotencyKey: `charge-${paymentId}`,
+  }, customer.signal)
+  try {
+    return await writeOrder(customer, items, paymentId, charge)
+  } catch (error) {
+    await undoCharge(customer, payments, paymentId, charge, error)
+    throw error
+  }
+}
+
+export async function listOrders(
+  customer: Customer,
+  window: ListWindow,
+): Promise<{ orders: Order[]; pagination: Pagination }> {
+  const mine = sql`from public.orders where user_id = (select auth.uid()) and deleted_at is null`
+  if (window.kind === 'page') {
+    return await db().as(customer).transaction(async (tx) => {
+      const [counts, rows] = await Promise.all([
+        tx.query<{ total: string }>(sql`select count(*) as total ${mine}`),
+        tx.query<{ order: Order }>(sql`
+          select private.order_as_json(id) as order ${mine}
+          order by created_at desc, id desc
+          limit ${window.perPage} offset ${window.offset}`),
+      ])
+      const orders = rows.map((row) => row.order)
+      return { orders, pagination: pagePagination(window, Number(counts[0]?.total)) }
+    })
+  }
+  const after = window.cursor === undefined
+    ? sql``
+    : afterPosition(decodeCursor(window.cursor, z.tuple([z.iso.datetime({ offset: true }), z.uuid()])))
+  const found = await db().as(customer).query<{ order: Order; id: string; position: string }>(sql`
+    select private.order_as_json(id) as order, id, to_json(created_at) #>> '{}' as position
+    ${mine} ${after}
+    order by created_at desc, id desc
+    limit ${window.limit + 1}`)
+  const { rows, pagination } = cursorPage(found, window.limit, (row) => [row.position, row.id])
+  return { orders: rows.map((row) => row.order), pagination }
+}
+
+function afterPosition([createdAt, id]: [string, string]) {
+  return sql`and (created_at, id) < (${createdAt}::timestamptz, ${id}::uuid)`
+}
+
+/** Somebody else's order is as absent as one that never was. */
+export async function findOrder(customer: Customer, id: string): Promise<Order> {
+  const [row] = await db().as(customer).query<{ order: Order }>(sql`
+    select private.order_as_json(id) as order
+    from public.orders
+    where id = ${id}::uuid and user_id = (select auth.uid()) and deleted_at is null`)
+  if (row === undefined) throw new HoldfastError('NOT_FOUND', 'There is no such order')
+  return row.order
+}
+
+/**
+ * Returns the stock and notes the refund as due in one transaction, then asks the provider for it. Safe to call
+ * again: the stock goes back once, the provider refunds once, and a refund still due is asked for again.
+ */
+export async function cancelOrder(
+  customer: Customer,
+  payments: PaymentProvider,
+  id: string,
+): Promise<{ order: Order; refund: 'refunded' | 'due' }> {
+  const [row] = await db().as(customer).query<
+    { order: Order; payment: { id: string; chargeId: string; status: string } }
+  >(
+    sql`select result -> 'order' as order, result -> 'payment' as payment
+        from private.cancel_order(${id}::uuid) as result`,
+  )
+  const { order, payment } = row!
+  if (payment.status === 'refunded') return { order, refund: 'refunded' }
+  try {
+    const refund = await payments.refund(
+      { chargeId: payment.chargeId, idempotencyKey: `refund-${payment.id}` },
+      customer.signal,
+    )
+    await db().as(customer).query(sql`select private.record_refund(${payment.id}::uuid, ${refund.id})`)
+    return { order, refund: 'refunded' }
+  } catch (error) {
+    // The order is cancelled all the same: what is owed stands in payments with status refund_due.
+    customer.log.warn('A refund is still due', { paymentId: payment.id, orderId: id, error })
+    return { order, refund: 'due' }
+  }
+}
+
+export async function deleteOrder(
+  customer: Customer,
+  id: string,
+): Promise<{ id: string; deletedAt: string }> {
+  const [row] = await db().as(customer).query<{ deletedAt: Date }>(
+    sql`select private.delete_order(${id}::uuid) as "deletedAt"`,
+  )
+  return { id, deletedAt: row!.deletedAt.toISOString() }
+}
+
+/** The same sku twice is one item with the sum of the quantities. */
+function mergeItems(items: readonly Item[]): Item[] {
+  const quantities = new Map<string, number>()
+  for (const { sku, quantity } of items) quantities.set(sku, (quantities.get(sku) ?? 0) + quantity)
+  return [...quantities].map(([sku, quantity]) => ({ sku, quantity }))
+}
+
+interface Product extends Row {
+  sku: string
+  priceMinor: string
+  currency: string
+  stock: number
+}
+
+/** The price of the items now; refuses with `CONFLICT` what is not sold, not in stock, or in another currency. */
+async function quote(customer: Customer, items: Item[], wantedCurrency: string | undefined) {
+  const products = await db().as(customer).query<Product>(sql`
+    select sku, price_minor as "priceMinor", currency, stock
+    from public.products
+    where sku = any(${sqlArray(items.map((item) => item.sku))}::text[]) and deleted_at is null`)
+  const bySku = new Map(products.map((product) => [product.sku, product]))
+
+  const unknownSkus = items.map((item) => item.sku).filter((sku) => !bySku.has(sku)).sort()
+  if (unknownSkus.length > 0) {
+    throw conflict('it names products that are not sold here', { unknownSkus })
+  }
+  const insufficientStock = items
+    .map(({ sku, quantity }) => ({ sku, requested: quantity, available: bySku.get(sku)!.stock }))
+    .filter(({ requested, available }) => requested > available)
+  if (insufficientStock.length > 0) {
+    throw conflict('there is too little stock', { insufficientStock })
+  }
+  const currencies = [...new Set(products.map((product) => product.currency))].sort()
+  const currency = wantedCurrency ?? currencies[0]!
+  if (currencies.length > 1 || currencies[0] !== currency) {
+    throw conflict('its products are not priced in one currency', {
+      currencies,
+      requested: wantedCurrency ?? null,
+    })
+  }
+  const totalMinor = items.reduce(
+    (sum, { sku, quantity }) => sum + Number(bySku.get(sku)!.priceMinor) * quantity,
+    0,
+  )
+  if (!Number.isSafeInteger(totalMinor)) throw conflict('its total is too large', { totalMinor })
+  return { totalMinor, currency }
+}
+
+function conflict(found: string, details: Record<string, unknown>): HoldfastError {
+  return new HoldfastError('CONFLICT', `Cannot place the order: ${found}`, { details })
+}
+
+async function writeOrder(
+  customer: Customer,
+  items: Item[],
+  paymentId: string,
+  charge: Charge,
+): Promise<Order> {
+  const [row] = await db().as(customer).query<{ order: Order }>(sql`
+    select private.place_order(
+      ${items}::jsonb, ${charge.currency}, ${paymentId}::uuid, ${charge.id}, ${charge.amountMinor}::bigint
+    ) as order`)
+  return row!.order
+}
+
+/**
+ * Gives the money back for an order that PostgreSQL refused. Where the connection broke instead, the order may
+ * stand, so the charge does too, and the log says which to look at.
+ */
+async function undoCharge(
+  customer: Customer,
+  payments: PaymentProvider,
+  paymentId: string,
+  charge: Charge,
+  reason: unknown,
+): Promise<void> {
+  const refused = reason instanceof DatabaseError && reason.sqlState !== undefined
+  if (!refused) {
+    return customer.log.error('An order may or may not be written, its charge stands', {
+      paymentId,
+      chargeId: charge.id,
+    })
+  }
+  try {
+    // Not the customer's signal: the refund is due also when they have left.
+    await payments.refund({ chargeId: charge.id, idempotencyKey: `refund-${paymentId}` })
+  } catch (error) {
+    customer.log.error('A charge without an order could not be refunded', {
+      paymentId,
+      chargeId: charge.id,
+      error,
+    })
+  }
+}
