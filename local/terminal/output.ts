@@ -1,0 +1,60 @@
+/** Text for a person or a program at the other end of stdout and stderr. */
+import { LocalError } from '../errors.ts'
+
+const codes = {
+  bold: [1, 22],
+  dim: [2, 22],
+  red: [31, 39],
+  green: [32, 39],
+  yellow: [33, 39],
+  cyan: [36, 39],
+} as const
+export type Style = keyof typeof codes
+
+/** Writes a text and a line end to stdout. A reader that has gone away (`| head`) ends the process in silence. */
+export function print(text = ''): void {
+  write(Deno.stdout, `${text}\n`)
+}
+
+/** As `print`, to stderr: what is no result. */
+export function printError(text = ''): void {
+  write(Deno.stderr, `${text}\n`)
+}
+
+/** The text in a style, where stdout is a terminal and NO_COLOR is not set. */
+export function styled(style: Style, text: string): string {
+  if (Deno.noColor || !Deno.stdout.isTerminal()) return text
+  const [open, close] = codes[style]
+  return `\x1b[${open}m${text}\x1b[${close}m`
+}
+
+/** What happened, where, and what to do; a stack only for whoever asked for it by `--debug`. */
+export function describeFailure(error: unknown, debug: boolean): string {
+  const message = error instanceof Error ? error.message || error.name : String(error)
+  const where = error instanceof LocalError ? error.where : undefined
+  const fix = error instanceof LocalError
+    ? error.fix
+    : 'Run it again with --debug, and report what that shows.'
+  const lines = [`${styled('red', 'Error:')} ${message}`]
+  if (where !== undefined) lines.push(`  where: ${where}`)
+  lines.push(`  fix:   ${fix}`)
+  if (debug && error instanceof Error) lines.push('', error.stack ?? '', ...causes(error))
+  return lines.join('\n')
+}
+
+function causes(error: Error): string[] {
+  const { cause } = error
+  if (cause === undefined) return []
+  return [`Caused by: ${cause instanceof Error ? cause.stack : Deno.inspect(cause)}`]
+}
+
+function write(stream: typeof Deno.stdout, text: string): void {
+  let bytes = new TextEncoder().encode(text)
+  try {
+    while (bytes.length > 0) bytes = bytes.subarray(stream.writeSync(bytes))
+  } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) Deno.exit(0)
+    // A terminal in non-blocking mode that is busy: what it cannot show is not worth failing for.
+    if (!(error instanceof Deno.errors.WouldBlock)) throw error
+  }
+}
