@@ -1,0 +1,35 @@
+import { describe, expect, test } from 'vitest'
+import { clientIp, requestIdOf } from '../../../supabase/functions/_shared/http/headers.ts'
+
+describe('requestIdOf()', () => {
+  test.each(['abc', '0e36b4cb-0254-4f4a-b386-785c1130c8e5', 'Root=1-67891233:abc_def.1'])(
+    'adopts %s',
+    (id) => {
+      expect(requestIdOf(new Headers({ 'x-request-id': id.replace('=', '.') }))).toBe(id.replace('=', '.'))
+    },
+  )
+
+  test.each(['', 'has space', 'quote"', 'x'.repeat(129), '<script>', '{}'])(
+    'makes a new one instead of %j',
+    (id) => {
+      expect(requestIdOf(new Headers({ 'x-request-id': id }))).toMatch(/^[\da-f-]{36}$/)
+    },
+  )
+})
+
+describe('clientIp()', () => {
+  const ip = (forwarded: string | undefined, hops: number) =>
+    clientIp(new Headers(forwarded === undefined ? {} : { 'x-forwarded-for': forwarded }), hops)
+
+  test.each([
+    ['203.0.113.7', 1, '203.0.113.7'],
+    ['6.6.6.6, 203.0.113.7', 1, '203.0.113.7'],
+    ['6.6.6.6, 203.0.113.7, 10.0.0.1', 2, '203.0.113.7'],
+    ['203.0.113.7', 2, undefined],
+    ['203.0.113.7', 0, undefined],
+    ['', 1, undefined],
+    [undefined, 1, undefined],
+  ])('of %j behind %i trusted proxies is %j', (forwarded, hops, expected) => {
+    expect(ip(forwarded, hops)).toBe(expected)
+  })
+})

@@ -1,0 +1,37 @@
+/** Imports the files it is given and says which of them have an effect. Started by importEffects.ts. */
+import process from 'node:process'
+import { pathToFileURL } from 'node:url'
+
+let importing = ''
+let effects = 0
+
+for (const name of ['setTimeout', 'setInterval', 'fetch']) watch(globalThis, name)
+for (const name of ['log', 'info', 'warn', 'error', 'debug']) watch(globalThis.console, name)
+
+for (const file of Deno.args) {
+  importing = file
+  try {
+    await import(pathToFileURL(file).href)
+  } catch (error) {
+    report(
+      `cannot be imported with the right to read files alone: ${
+        error instanceof Error ? error.message : error
+      }`,
+    )
+  }
+}
+Deno.exit(effects > 0 ? 1 : 0)
+
+function watch(owner: object, name: string): void {
+  const original: unknown = Reflect.get(owner, name)
+  if (typeof original !== 'function') return
+  Reflect.set(owner, name, (...args: unknown[]) => {
+    report(`calls ${name} when it is imported`)
+    return original.apply(owner, args)
+  })
+}
+
+function report(what: string): void {
+  effects++
+  process.stderr.write(`${importing} ${what}\n`)
+}
