@@ -23,6 +23,8 @@ const inherited = [
   'HOME',
   'PATH',
   'DENO_DIR',
+  // Coverage counts what runs in isolates, too.
+  'DENO_COVERAGE_DIR',
   'NPM_CONFIG_REGISTRY',
   'HTTP_PROXY',
   'HTTPS_PROXY',

@@ -195,7 +195,8 @@ function lockFile(base: string): string {
   return join(base, 'lock')
 }
 
-function freePort(): number {
+/** A port of 127.0.0.1 that nobody listens on now. */
+export function freePort(): number {
   const listener = Deno.listen({ hostname: '127.0.0.1', port: 0 })
   try {
     return listener.addr.port

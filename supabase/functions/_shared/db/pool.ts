@@ -61,11 +61,17 @@ export class Pool {
     }
   }
 
-  /** Waits up to `graceMs` for what is lent, then closes every connection. */
+  /** Closes what is idle at once and what is lent when it is given back, at the latest after `graceMs`. */
   async close(graceMs: number): Promise<void> {
     this.#closed = true
     for (const waiter of this.#waiting) waiter.reject(unavailable('the pool is closed'))
-    await Promise.all([...this.#all].map((connection) => connection.end(graceMs)))
+    const ended = [...this.#all].map((connection) => connection.ended)
+    for (const connection of [...this.#idle]) this.#drop(connection)
+    const timer = setTimeout(() => {
+      for (const connection of this.#all) this.#drop(connection)
+    }, graceMs)
+    await Promise.all(ended)
+    clearTimeout(timer)
   }
 
   #acquire(): Promise<Connection> | Connection {
@@ -83,7 +89,10 @@ export class Pool {
     try {
       const connection = await Connection.open(this.#options, () => this.#drop(connection))
       this.#all.add(connection)
-      return connection
+      if (!this.#closed) return connection
+      this.#drop(connection)
+      await connection.ended
+      throw unavailable('the pool is closed')
     } catch (error) {
       const failure = unavailable(
         error instanceof Error && error.message ? error.message : String(error),
@@ -127,7 +136,7 @@ export class Pool {
   /** Lets go of a connection that is lost or not to be trusted; whoever waits may open another in its place. */
   #drop(connection: Connection): void {
     if (!this.#all.delete(connection)) return
-    connection.end(0)
+    connection.end()
     const index = this.#idle.indexOf(connection)
     if (index >= 0) this.#idle.splice(index, 1)
     if (this.#waiting.size === 0 || this.#closed) return
@@ -140,6 +149,7 @@ class Connection {
   readonly #client: postgres.Sql
   #reserved: postgres.ReservedSql | undefined
   readonly #pending = new Set<(error: Error) => void>()
+  readonly #ended = Promise.withResolvers<void>()
   #lost = false
   #idleTimer: ReturnType<typeof setTimeout> | undefined
 
@@ -154,7 +164,7 @@ class Connection {
       connection.#reserved = await connection.#client.reserve()
       return connection
     } catch (error) {
-      await connection.end(0)
+      await connection.end()
       throw error
     }
   }
@@ -206,16 +216,23 @@ class Connection {
 
   /** Closes itself after a while, unless it is lent again. Does not keep the process alive. */
   rest(idleTimeoutMs: number): void {
-    this.#idleTimer = setTimeout(() => this.end(0), idleTimeoutMs)
+    this.#idleTimer = setTimeout(() => this.end(), idleTimeoutMs)
   }
 
   busy(): void {
     clearTimeout(this.#idleTimer)
   }
 
-  async end(graceMs: number): Promise<void> {
+  /** Closes it, whatever is on its way. */
+  async end(): Promise<void> {
     clearTimeout(this.#idleTimer)
-    await this.#client.end({ timeout: graceMs / 1_000 }).catch(() => {})
+    await this.#client.end({ timeout: 0 }).catch(() => {})
+    this.#ended.resolve()
+  }
+
+  /** Resolves when it is closed for good. */
+  get ended(): Promise<void> {
+    return this.#ended.promise
   }
 }
 
