@@ -61,8 +61,15 @@ export async function deliver(
       signal: AbortSignal.any([parcel.signal, giveUp.signal]),
       client: isolate.client,
     })
-    return passOn(response, settle)
+    return passOn(response, {
+      ended: settle,
+      cancelled() {
+        isolate.abandon(delivery.id)
+        settle()
+      },
+    })
   } catch {
+    if (parcel.signal.aborted || timedOut) isolate.abandon(delivery.id)
     settle()
     if (parcel.signal.aborted) return clientLeft()
     if (timedOut) return idleTimeout(limits)
@@ -72,8 +79,14 @@ export async function deliver(
   }
 }
 
-/** The function's response as it is, its encoding restored; `settled` is called when the last byte has gone. */
-function passOn(response: Response, settled: () => void): Response {
+/** What became of a response's body: all of it was passed on (or it broke off), or the client wants no more. */
+interface BodyFate {
+  ended(): void
+  cancelled(): void
+}
+
+/** The function's response as it is, its encoding restored. */
+function passOn(response: Response, fate: BodyFate): Response {
   const headers = new Headers(response.headers)
   const encoding = headers.get(encodingHeader)
   if (encoding !== null) {
@@ -84,14 +97,14 @@ function passOn(response: Response, settled: () => void): Response {
     headers.set('sb-error-code', 'EDGE_FUNCTION_ERROR')
     headers.append('access-control-expose-headers', 'sb-error-code')
   }
-  const body = response.body === null ? null : watchEnd(response.body, settled)
-  if (body === null) settled()
+  const body = response.body === null ? null : watchBody(response.body, fate)
+  if (body === null) fate.ended()
   return new Response(body, { status: response.status, statusText: response.statusText, headers })
 }
 
-function watchEnd(
+function watchBody(
   body: ReadableStream<Uint8Array<ArrayBuffer>>,
-  ended: () => void,
+  fate: BodyFate,
 ): ReadableStream<Uint8Array> {
   const reader = body.getReader()
   return new ReadableStream({
@@ -99,15 +112,15 @@ function watchEnd(
       try {
         const { done, value } = await reader.read()
         if (!done) return controller.enqueue(value)
-        ended()
+        fate.ended()
         controller.close()
       } catch (error) {
-        ended()
+        fate.ended()
         controller.error(error)
       }
     },
     async cancel(reason) {
-      ended()
+      fate.cancelled()
       await reader.cancel(reason)
     },
   }, { highWaterMark: 0 })

@@ -131,6 +131,11 @@ export class Isolate implements Watched {
     this.#leaveIfRetired()
   }
 
+  /** Nobody waits for this answer any more. */
+  abandon(deliveryId: string): void {
+    this.#options.control.send(this.id, { type: 'abandoned', id: deliveryId })
+  }
+
   /** Takes no more requests; ends when what is under way, background work included, has finished. */
   retire(reason: RetireReason): void {
     this.#accepting = false

@@ -18,34 +18,30 @@ export interface ProcessOptions {
 
 const runtime = fileURLToPath(new URL('./runtime.ts', import.meta.url))
 
-/** What Deno needs of the host's environment to start and to fetch packages; functions never see it. */
-const inherited = [
+/** What Deno needs of the host's environment to start; functions do not see it. */
+const forTheStart = [
   'HOME',
   'PATH',
   'DENO_DIR',
   // Coverage counts what runs in isolates, too.
   'DENO_COVERAGE_DIR',
+]
+
+/** How this machine reaches the network, if not directly. Deno looks when it first connects, so these stay. */
+const forTheNetwork = [
+  ...['HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY', 'http_proxy', 'https_proxy', 'no_proxy'],
   'NPM_CONFIG_REGISTRY',
-  'HTTP_PROXY',
-  'HTTPS_PROXY',
-  'NO_PROXY',
-  'DENO_CERT',
   'DENO_TLS_CA_STORE',
-  'SSL_CERT_FILE',
 ]
 
 /** Starts the process; nothing of it is ready yet. Throws when Deno itself cannot be started. */
 export function spawnIsolate(options: ProcessOptions): Deno.ChildProcess {
-  const processEnv: Record<string, string> = { NO_COLOR: '1', DENO_NO_UPDATE_CHECK: '1' }
-  for (const name of inherited) {
-    const value = Deno.env.get(name)
-    if (value !== undefined) processEnv[name] = value
-  }
-  const hiddenVariables = Object.keys(processEnv).filter((name) => !(name in options.env))
+  const startEnv = { ...inherit(forTheStart), NO_COLOR: '1', DENO_NO_UPDATE_CHECK: '1' }
+  const hiddenVariables = Object.keys(startEnv).filter((name) => !(name in options.env))
   const setup: IsolateSetup = { ...options.setup, hiddenVariables }
   return new Deno.Command(Deno.execPath(), {
     args: denoArguments(options),
-    env: { ...processEnv, ...options.env, [setupVariable]: JSON.stringify(setup) },
+    env: { ...startEnv, ...inherit(forTheNetwork), ...options.env, [setupVariable]: JSON.stringify(setup) },
     clearEnv: true,
     cwd: options.cwd,
     stdin: 'null',
@@ -56,6 +52,21 @@ export function spawnIsolate(options: ProcessOptions): Deno.ChildProcess {
   }).spawn()
 }
 
+function inherit(names: string[]): Record<string, string> {
+  const found: Record<string, string> = {}
+  for (const name of names) {
+    const value = Deno.env.get(name)
+    if (value !== undefined) found[name] = value
+  }
+  return found
+}
+
+/** A machine behind an inspecting proxy has certificates of its own, which Deno and Node are told of by variables. */
+function certificateArguments(): string[] {
+  const file = Deno.env.get('DENO_CERT') ?? Deno.env.get('NODE_EXTRA_CA_CERTS')
+  return file === undefined || file === '' ? [] : [`--cert=${file}`]
+}
+
 function denoArguments(options: ProcessOptions): string[] {
   return [
     'run',
@@ -63,6 +74,7 @@ function denoArguments(options: ProcessOptions): string[] {
     '--no-prompt',
     '--no-lock',
     ...importArguments(options),
+    ...certificateArguments(),
     '--allow-net',
     '--allow-env',
     '--allow-read',

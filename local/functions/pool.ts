@@ -148,7 +148,7 @@ export class Pool {
 async function leaveInGoodOrder(isolates: Isolate[]): Promise<void> {
   for (const isolate of isolates) isolate.retire('termination')
   let timer: ReturnType<typeof setTimeout> | undefined
-  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, 5_000))
+  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, 2_000))
   await Promise.race([Promise.all(isolates.map((isolate) => isolate.ended)), late])
   clearTimeout(timer)
 }

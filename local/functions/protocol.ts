@@ -41,7 +41,10 @@ export type FromIsolate =
 export type RetireReason = 'wall_clock' | 'early_drop' | 'termination'
 
 /** Host to isolate. After `retire` the isolate exits as soon as nothing is under way in it. */
-export type ToIsolate = { type: 'ping' } | { type: 'retire'; reason: RetireReason }
+export type ToIsolate =
+  | { type: 'ping' }
+  | { type: 'abandoned'; id: string }
+  | { type: 'retire'; reason: RetireReason }
 
 /** JSON that fits into a header or a line: no character outside printable ASCII. */
 export function asciiJson(value: unknown): string {

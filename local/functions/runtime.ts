@@ -20,7 +20,11 @@ const native = { serve: Deno.serve, exit: Deno.exit }
 const setup: IsolateSetup = JSON.parse(Deno.env.get(setupVariable) ?? '{}')
 const control = await openControl()
 
-let active = 0
+/**
+ * Requests under way, to be aborted when their clients leave. The host says so: a response that is being streamed may
+ * be cancelled without an abort of Deno's own signal.
+ */
+const underWay = new Map<string, AbortController>()
 let waiting = 0
 let retiring = false
 const served = Promise.withResolvers<void>()
@@ -97,9 +101,11 @@ async function serve(
   const header = request.headers.get(deliveryHeader)
   if (header === null) return new Response('Requests reach a function through the gateway', { status: 421 })
   const delivery: Delivery = JSON.parse(header)
-  active += 1
+  const clientLeft = new AbortController()
+  underWay.set(delivery.id, clientLeft)
+  request.signal.addEventListener('abort', () => clientLeft.abort(request.signal.reason))
   const done = () => {
-    active -= 1
+    underWay.delete(delivery.id)
     leaveWhenIdle()
   }
   info.completed.then(done, done)
@@ -110,7 +116,7 @@ async function serve(
       method: request.method,
       headers: delivery.headers,
       body: request.body,
-      signal: request.signal,
+      signal: clientLeft.signal,
     }),
     {
       remoteAddr: { transport: 'tcp', hostname: delivery.peerAddress, port: 0 },
@@ -192,7 +198,7 @@ function retire(reason: RetireReason): void {
 }
 
 function leaveWhenIdle(): void {
-  if (retiring && active === 0 && waiting === 0) native.exit(0)
+  if (retiring && underWay.size === 0 && waiting === 0) native.exit(0)
 }
 
 /** The error's name, message and place; the host turns file URLs into paths. */
@@ -233,7 +239,8 @@ async function openControl(): Promise<{ send(message: FromIsolate): Promise<void
   }
   function obey(message: ToIsolate): void {
     if (message.type === 'ping') void send({ type: 'pong' })
-    else retire(message.reason)
+    else if (message.type === 'retire') retire(message.reason)
+    else underWay.get(message.id)?.abort(new DOMException('The client has left', 'AbortError'))
   }
   listen().catch(() => {}).finally(() => native.exit(0))
   await send({ type: 'hello', id: setup.id })

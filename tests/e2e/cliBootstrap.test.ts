@@ -18,9 +18,9 @@ test('the exit code of the script is the exit code of npm run', async () => {
 })
 
 test('it works without HOME, and with an empty one', async () => {
-  for (const home of ['env -u HOME', 'env HOME=']) {
+  for (const home of ['env -u HOME -u DENO_DIR', 'env -u DENO_DIR HOME=']) {
     const { code, stderr } = await checkout.paste(
-      `${home} -u DENO_DIR node local/run.mjs local/main.ts status`,
+      `${home} node local/run.mjs local/main.ts status`,
     )
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining('Nothing runs here') })
   }

@@ -39,11 +39,9 @@ describe('a host that is killed with -9', () => {
     await child.status
     await waitFor(async () => (await alive(family)).length === 0, {
       what: 'its processes to end',
-      timeoutMs: 2_000,
     })
     await waitFor(async () => !(await exists(directory ?? '')), {
       what: 'its directory to go',
-      timeoutMs: 2_000,
     })
     await reader.cancel()
   })
@@ -57,7 +55,6 @@ describe('a host that is killed with -9', () => {
     // All but the one that computes: nobody is left who could end that one but us.
     await waitFor(async () => (await alive(pids)).length <= 1, {
       what: 'the isolates to end',
-      timeoutMs: 2_000,
     })
     for (const pid of await alive(pids)) Deno.kill(pid, 'SIGKILL')
     await reader.cancel()

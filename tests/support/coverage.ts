@@ -6,6 +6,8 @@
 import { stripTypeScriptTypes } from 'node:module'
 import { join, relative } from 'node:path'
 import process from 'node:process'
+import { pathToFileURL } from 'node:url'
+import { z } from 'zod'
 import type { Project } from '../../local/project.ts'
 import { type FileCoverage, parseLcov, percent, total } from './lcov.ts'
 import type { Summary } from './summary.ts'
@@ -67,6 +69,7 @@ async function report(project: Project, profiles: string): Promise<void> {
   const directory = join(project.root, 'coverage')
   await Deno.mkdir(directory, { recursive: true })
   const lcovFile = join(directory, 'lcov.info')
+  await tidy(project, profiles)
   const roots = measured.map((folder) => `^file://${escape(join(project.root, folder))}/`)
   const { success, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ['coverage', '--lcov', `--include=(${roots.join('|')})`, `--output=${lcovFile}`, profiles],
@@ -83,6 +86,32 @@ async function report(project: Project, profiles: string): Promise<void> {
     if (file && file.lines.found > 0) files.push(file)
   }
   print(files.sort((a, b) => a.path.localeCompare(b.path)))
+}
+
+/**
+ * Makes the profiles fit to be read. A process that was killed while it wrote leaves half a file, which `deno coverage`
+ * would stop at; and the command line is tested in copies of the project, whose local/ counts as the project's own.
+ */
+async function tidy(project: Project, profiles: string): Promise<void> {
+  for await (const { name } of Deno.readDir(profiles)) {
+    const file = join(profiles, name)
+    const profile = readProfile(await Deno.readTextFile(file))
+    const copied = /\/checkout-[^/]+\/(local\/.*)$/.exec(profile?.url ?? '')?.[1]
+    if (profile === undefined) await Deno.remove(file)
+    else if (copied !== undefined) {
+      const url = pathToFileURL(join(project.root, copied)).href
+      await Deno.writeTextFile(file, JSON.stringify({ ...profile, url }))
+    }
+  }
+}
+
+function readProfile(text: string): { url: string } | undefined {
+  try {
+    return z.looseObject({ url: z.string() }).parse(JSON.parse(text))
+  } catch (error) {
+    if (error instanceof SyntaxError || error instanceof z.ZodError) return undefined
+    throw error
+  }
 }
 
 async function sourceFiles(project: Project): Promise<string[]> {

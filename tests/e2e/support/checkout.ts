@@ -30,7 +30,16 @@ export interface StatusKeys {
 }
 
 /** What a command may see of our environment; everything else would make tests depend on who runs them. */
-const inherited = ['PATH', 'HOME', 'DENO_DIR', 'LANG', 'TMPDIR', 'SSL_CERT_FILE', 'DENO_TLS_CA_STORE']
+const inherited = [
+  'PATH',
+  'HOME',
+  'DENO_DIR',
+  'DENO_COVERAGE_DIR',
+  'LANG',
+  'TMPDIR',
+  'SSL_CERT_FILE',
+  'DENO_TLS_CA_STORE',
+]
 const copied = ['local', 'supabase', 'package.json', 'package-lock.json', 'deno.json']
 
 export class Checkout {
