@@ -63,7 +63,7 @@ export async function deliver(
     })
     return passOn(response, {
       ended: settle,
-      cancelled() {
+      brokeOff() {
         isolate.abandon(delivery.id)
         settle()
       },
@@ -79,10 +79,10 @@ export async function deliver(
   }
 }
 
-/** What became of a response's body: all of it was passed on (or it broke off), or the client wants no more. */
+/** What became of a response's body: all of it was passed on, or the rest is not wanted or will not come. */
 interface BodyFate {
   ended(): void
-  cancelled(): void
+  brokeOff(): void
 }
 
 /** The function's response as it is, its encoding restored. */
@@ -115,12 +115,12 @@ function watchBody(
         fate.ended()
         controller.close()
       } catch (error) {
-        fate.ended()
+        fate.brokeOff()
         controller.error(error)
       }
     },
     async cancel(reason) {
-      fate.cancelled()
+      fate.brokeOff()
       await reader.cancel(reason)
     },
   }, { highWaterMark: 0 })

@@ -2,7 +2,7 @@ import { decodeJwt, jwtVerify, SignJWT } from 'jose'
 import postgres from 'postgres'
 import { afterAll, describe, expect, test } from 'vitest'
 import { demoUsers, localKeys } from '../../local/keys.ts'
-import { fixtureProject, platformAnswer } from '../fixtures/hostProject.ts'
+import { fixtureProject } from '../fixtures/hostProject.ts'
 import { testStack } from '../support/stack.ts'
 import { waitFor } from '../support/wait.ts'
 
@@ -229,18 +229,4 @@ test('UPDATE and DELETE without a condition are refused, as hosted', async () =>
   await response.body?.cancel()
   expect(response.status).toBe(400)
   expect(await sql`select 1 from public.products limit 1`).toHaveLength(1)
-})
-
-test('while the database is away the API answers 503 in JSON, and recovers', async () => {
-  const own = await testStack({ functions: fixtureProject.root })
-  await own.db.drop()
-  const response = await fetch(`${own.url}/rest/v1/products`, { headers: { apikey: localKeys.publishable } })
-  expect(response.status).toBeGreaterThanOrEqual(500)
-  expect(response.headers.get('content-type')).toMatch(/^application\/json/)
-  if (response.status === 503 && response.headers.has('sb-error-code')) {
-    expect(await platformAnswer(response)).toMatchObject({ code: 'SERVICE_UNAVAILABLE' })
-  } else {
-    await response.body?.cancel()
-  }
-  await own.close()
 })

@@ -1,11 +1,6 @@
-import { join } from 'node:path'
 import postgres from 'postgres'
-import { afterAll, describe, expect, inject, test } from 'vitest'
+import { afterAll, describe, expect, test } from 'vitest'
 import { startNetWorker } from '../../local/gateway/netWorker.ts'
-import { Cluster } from '../../local/postgres/cluster.ts'
-import { findInstalledPostgres } from '../../local/postgres/binaries.ts'
-import { preparePlatform } from '../../local/postgres/platform.ts'
-import { localKeys } from '../../local/keys.ts'
 import { freshDatabase } from '../support/database.ts'
 import { closeAfterFile } from '../support/leftovers.ts'
 import { waitFor } from '../support/wait.ts'
@@ -166,39 +161,3 @@ test('answers are removed after six hours', async () => {
   })
   await own.close()
 })
-
-test('a worker goes on after the database has restarted, even if it was away for a while', async () => {
-  const binaries = await findInstalledPostgres()
-  if (binaries === undefined) throw new Error('This test needs an installed PostgreSQL')
-  const cluster = await Cluster.open({
-    binaries,
-    directory: join(inject('runDir'), 'net-restart'),
-    port: await freePort(),
-  })
-  await cluster.start()
-  try {
-    await preparePlatform({ adminUrl: cluster.adminUrl(), jwtSecret: localKeys.jwtSecret })
-    const worker = await startNetWorker({ adminUrl: cluster.adminUrl() })
-    await cluster.stop('fast')
-    await cluster.start()
-    const own = postgres(cluster.url(), { max: 1, onnotice() {} })
-    const [row] = await own`select net.http_get(${`${url}/after-restart`}) as id`
-    const answer = await waitFor(
-      async () => (await own`select * from net._http_response where id = ${row?.id}`)[0],
-      {
-        what: 'the answer',
-      },
-    )
-    expect(answer.status_code).toBe(200)
-    await own.end()
-    await worker.close()
-  } finally {
-    await cluster.destroy()
-  }
-})
-
-function freePort(): Promise<number> {
-  const listener = Deno.listen({ hostname: '127.0.0.1', port: 0 })
-  listener.close()
-  return Promise.resolve(listener.addr.port)
-}

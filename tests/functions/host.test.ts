@@ -205,6 +205,17 @@ describe('packages', () => {
   })
 })
 
+test('a package that only the code names, and that node_modules has not, is fetched by Deno', async () => {
+  const project = await writeProject({
+    // As above: the registry is asked, in vain.
+    'supabase/functions/inline/index.ts': `import 'npm:zod@0.0.1'\nDeno.serve(() => new Response())`,
+    'supabase/functions/inline/deno.json': JSON.stringify({ imports: {} }),
+  })
+  const own = await testHost({ project })
+  expect(await platformAnswer(await own.ask('/inline'))).toMatchObject({ status: 503, code: 'BOOT_ERROR' })
+  expect(own.texts('inline')).toContain('a package is not in node_modules; Deno fetches the packages itself')
+})
+
 test('the fixture project is what these tests are about', () => {
   expect(host.functions().map(({ name }) => name)).toContain('echo')
   expect(fixtureProject.root).toMatch(/tests\/fixtures\/host$/)

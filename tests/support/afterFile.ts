@@ -2,6 +2,9 @@
 import process from 'node:process'
 import { afterAll } from 'vitest'
 import { closeLeftovers } from './leftovers.ts'
+import { useOwnTemporaryDirectory } from './temporaryFiles.ts'
+
+await useOwnTemporaryDirectory()
 
 // Registered before the file's own hooks, so it runs after them.
 afterAll(closeLeftovers)

@@ -1,8 +1,14 @@
 /** What PostgreSQL and the way to it can answer, as errors with a code. */
 import postgres from 'postgres'
-import { type ErrorCode, errorCodes, HoldfastError, isHoldfastError } from '../core/errors.ts'
+import { errorCodes, HoldfastError, type HoldfastErrorOptions, isHoldfastError } from '../core/errors.ts'
 
-/** An error of the database. `message` is PostgreSQL's own: for the log, except where the statement raised it for the client. */
+export interface DatabaseErrorOptions extends HoldfastErrorOptions {
+  sqlState?: string
+  constraint?: string
+  table?: string
+}
+
+/** An error of the database. `message` is PostgreSQL's own: for the log, unless a statement raised it for the client. */
 export class DatabaseError extends HoldfastError {
   override name = 'DatabaseError'
   /** Five characters, as PostgreSQL gives them; absent when the connection failed. */
@@ -10,19 +16,7 @@ export class DatabaseError extends HoldfastError {
   readonly constraint?: string
   readonly table?: string
 
-  constructor(
-    code: ErrorCode,
-    message: string,
-    options: {
-      cause?: unknown
-      details?: unknown
-      retryable?: boolean
-      retryAfterMs?: number
-      sqlState?: string
-      constraint?: string
-      table?: string
-    },
-  ) {
+  constructor(code: string, message: string, options: DatabaseErrorOptions = {}) {
     super(code, message, options)
     this.sqlState = options.sqlState
     this.constraint = options.constraint
@@ -34,90 +28,53 @@ export class DatabaseError extends HoldfastError {
 export function toDatabaseError(error: unknown): HoldfastError {
   if (isHoldfastError(error)) return error
   if (error instanceof postgres.PostgresError) return fromSqlState(error)
-  const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
-  return new DatabaseError(
-    'SERVICE_UNAVAILABLE',
-    `Cannot reach PostgreSQL: ${code}`,
-    {
-      cause: error,
-      retryAfterMs: 1_000,
-    },
-  )
+  const found = error instanceof Error && 'code' in error ? String(error.code) : 'unknown'
+  return unavailable(`Cannot reach PostgreSQL: ${found}`, { cause: error })
+}
+
+/** The server or the way to it is away: 503, to be tried again in a second. */
+export function unavailable(message: string, options: DatabaseErrorOptions = {}): DatabaseError {
+  return new DatabaseError('SERVICE_UNAVAILABLE', message, { ...options, retryAfterMs: 1_000 })
 }
 
 function fromSqlState(error: postgres.PostgresError): DatabaseError {
-  const sqlState = error.code
-  const options = {
-    cause: error,
-    sqlState,
-    constraint: error.constraint_name,
-    table: error.table_name,
-  }
-  // Raised on purpose, for the client: PT404 means status 404. The API maps them the same way.
-  if (/^PT4\d\d$/.test(sqlState)) {
-    const status = Number(sqlState.slice(2))
-    const code = (Object.keys(errorCodes) as ErrorCode[]).find((name) => errorCodes[name] === status)
-    return new DatabaseError(code ?? 'VALIDATION_ERROR', error.message, {
-      ...options,
-      details: detailsOf(error),
-    })
-  }
+  const { code: sqlState, message } = error
+  const options = { cause: error, sqlState, constraint: error.constraint_name, table: error.table_name }
+  if (/^PT4\d\d$/.test(sqlState)) return raisedForTheClient(error, options)
   switch (sqlState) {
     case '23505':
     case '23503':
     case '23P01':
-      return new DatabaseError(
-        'CONFLICT',
-        'The change contradicts what is stored',
-        options,
-      )
+      return new DatabaseError('CONFLICT', 'The change contradicts what is stored', options)
     case '42501':
-      return new DatabaseError(
-        'FORBIDDEN',
-        'The caller may not do this',
-        options,
-      )
+      return new DatabaseError('FORBIDDEN', 'The caller may not do this', options)
     case '40001':
-    case '40P01':
-      return new DatabaseError(
-        'CONFLICT',
-        'Another transaction was in the way; try again',
-        {
-          ...options,
-          retryable: true,
-          retryAfterMs: 0,
-        },
-      )
+    case '40P01': {
+      const again = { ...options, retryable: true, retryAfterMs: 0 }
+      return new DatabaseError('CONFLICT', 'Another transaction was in the way; try again', again)
+    }
     case '22021':
     case '22P05':
-      return new DatabaseError(
-        'VALIDATION_ERROR',
-        'A text holds a character that cannot be stored',
-        options,
-      )
+      return new DatabaseError('VALIDATION_ERROR', 'A text holds a character that cannot be stored', options)
     case '57014':
     case '55P03':
     case '25P03':
-      return new DatabaseError(
-        'UPSTREAM_TIMEOUT',
-        `PostgreSQL took too long: ${error.message}`,
-        options,
-      )
+      return new DatabaseError('UPSTREAM_TIMEOUT', `PostgreSQL took too long: ${message}`, options)
     case '57P01':
     case '57P02':
     case '57P03':
     case '53300':
-      return new DatabaseError(
-        'SERVICE_UNAVAILABLE',
-        `PostgreSQL is not available: ${error.message}`,
-        {
-          ...options,
-          retryAfterMs: 1_000,
-        },
-      )
+      return unavailable(`PostgreSQL is not available: ${message}`, options)
     default:
-      return new DatabaseError('INTERNAL_ERROR', error.message, options)
+      return new DatabaseError('INTERNAL_ERROR', message, options)
   }
+}
+
+/** PT404 means status 404, with a message for the client. The REST API reads these states in the same way. */
+function raisedForTheClient(error: postgres.PostgresError, options: DatabaseErrorOptions): DatabaseError {
+  const status = Number(error.code.slice(2))
+  const code = Object.entries(errorCodes).find(([, known]) => known === status)?.[0] ?? `STATUS_${status}`
+  return new DatabaseError(code, error.message, { ...options, status, details: detailsOf(error) })
 }
 
 /** `using detail = jsonb_build_object(…)::text` reaches the client as an object. */

@@ -4,7 +4,7 @@
  * replaced under it, where it would run outside its transaction and without its role.
  */
 import postgres from 'postgres'
-import { DatabaseError, toDatabaseError } from './databaseError.ts'
+import { toDatabaseError, unavailable } from './databaseError.ts'
 
 export interface PoolOptions {
   url: string
@@ -18,6 +18,9 @@ export interface PoolOptions {
 
 /** One row; the statement decides its columns, the type argument states them. */
 export type Row = Record<string, unknown>
+
+const lost = 'Cannot reach PostgreSQL: the connection was lost'
+const closed = 'Cannot reach PostgreSQL: the pool is closed'
 
 /** A connection while it is lent. Give it back exactly once. */
 export interface Lease {
@@ -64,7 +67,7 @@ export class Pool {
   /** Closes what is idle at once and what is lent when it is given back, at the latest after `graceMs`. */
   async close(graceMs: number): Promise<void> {
     this.#closed = true
-    for (const waiter of this.#waiting) waiter.reject(unavailable('the pool is closed'))
+    for (const waiter of this.#waiting) waiter.reject(unavailable(closed))
     const ended = [...this.#all].map((connection) => connection.ended)
     for (const connection of [...this.#idle]) this.#drop(connection)
     const timer = setTimeout(() => {
@@ -75,7 +78,7 @@ export class Pool {
   }
 
   #acquire(): Promise<Connection> | Connection {
-    if (this.#closed) throw unavailable('the pool is closed')
+    if (this.#closed) throw unavailable(closed)
     const idle = this.#idle.pop()
     if (idle !== undefined) {
       idle.busy()
@@ -86,24 +89,20 @@ export class Pool {
 
   async #open(): Promise<Connection> {
     this.#opening++
-    try {
-      const connection = await Connection.open(this.#options, () => this.#drop(connection))
-      this.#all.add(connection)
-      if (!this.#closed) return connection
-      this.#drop(connection)
-      await connection.ended
-      throw unavailable('the pool is closed')
-    } catch (error) {
-      const failure = unavailable(
-        error instanceof Error && error.message ? error.message : String(error),
-        error,
-      )
-      // With nothing lent, nothing will be given back: whoever waits would wait in vain.
-      if (this.#all.size === 0) { for (const waiter of this.#waiting) waiter.reject(failure) }
-      throw failure
-    } finally {
-      this.#opening--
-    }
+    const connection: Connection = await Connection.open(this.#options, () => this.#drop(connection))
+      .catch((error) => {
+        const found = error instanceof Error && error.message !== '' ? error.message : String(error)
+        const failure = unavailable(`Cannot reach PostgreSQL: ${found}`, { cause: error })
+        // With nothing lent, nothing will be given back: whoever waits would wait in vain.
+        if (this.#all.size === 0) { for (const waiter of this.#waiting) waiter.reject(failure) }
+        throw failure
+      })
+      .finally(() => this.#opening--)
+    this.#all.add(connection)
+    if (!this.#closed) return connection
+    this.#drop(connection)
+    await connection.ended
+    throw unavailable(closed)
   }
 
   #wait(): Promise<Connection> {
@@ -118,7 +117,8 @@ export class Pool {
         reject: (error) => (settle(), reject(error)),
       }
       const timer = setTimeout(() => {
-        waiter.reject(unavailable(`all ${max} connections were in use for ${acquireTimeoutMs} ms`))
+        const found = `all ${max} connections were in use for ${acquireTimeoutMs} ms`
+        waiter.reject(unavailable(`Cannot reach PostgreSQL: ${found}`))
       }, acquireTimeoutMs)
       this.#waiting.add(waiter)
     })
@@ -130,7 +130,7 @@ export class Pool {
     const [next] = this.#waiting
     if (next !== undefined) return next.resolve(connection)
     this.#idle.push(connection)
-    connection.rest(this.#options.idleTimeoutMs)
+    connection.rest(this.#options.idleTimeoutMs, () => this.#drop(connection))
   }
 
   /** Lets go of a connection that is lost or not to be trusted; whoever waits may open another in its place. */
@@ -153,10 +153,7 @@ class Connection {
   #lost = false
   #idleTimer: ReturnType<typeof setTimeout> | undefined
 
-  static async open(
-    options: PoolOptions,
-    onClose: () => void,
-  ): Promise<Connection> {
+  static async open(options: PoolOptions, onClose: () => void): Promise<Connection> {
     const connection = new Connection(options, onClose)
     try {
       // The driver cannot reserve a connection that is not open yet.
@@ -182,9 +179,7 @@ class Connection {
       onnotice: () => {},
       onclose: () => {
         this.#lost = true
-        for (const reject of this.#pending) {
-          reject(unavailable('the connection was lost'))
-        }
+        for (const reject of this.#pending) reject(unavailable(lost))
         if (this.#reserved !== undefined) onClose()
       },
     })
@@ -194,29 +189,21 @@ class Connection {
    * The driver would first ask the server for the parameters' types, a round trip of its own for every unnamed
    * statement. Our values are text already and take the type the statement asks for, so that step is skipped.
    */
-  send<T extends Row>(
-    text: string,
-    values: (string | null)[] = [],
-  ): Promise<postgres.RowList<T[]>> {
+  send<T extends Row>(text: string, values: (string | null)[] = []): Promise<postgres.RowList<T[]>> {
     return new Promise((resolve, reject) => {
-      if (this.#lost || this.#reserved === undefined) {
-        return reject(unavailable('the connection was lost'))
-      }
+      if (this.#lost || this.#reserved === undefined) return reject(unavailable(lost))
       this.#pending.add(reject)
       const query = this.#reserved.unsafe<T[]>(text, values)
-      Object.defineProperty(query, 'describeFirst', {
-        get: () => false,
-        set: () => {},
-      })
+      Object.defineProperty(query, 'describeFirst', { get: () => false, set: () => {} })
       query
         .then(resolve, (error) => reject(toDatabaseError(error)))
         .finally(() => this.#pending.delete(reject))
     })
   }
 
-  /** Closes itself after a while, unless it is lent again. Does not keep the process alive. */
-  rest(idleTimeoutMs: number): void {
-    this.#idleTimer = setTimeout(() => this.end(), idleTimeoutMs)
+  /** Nobody has lent it; `expire` is called when that stays so. */
+  rest(idleTimeoutMs: number, expire: () => void): void {
+    this.#idleTimer = setTimeout(expire, idleTimeoutMs)
   }
 
   busy(): void {
@@ -234,11 +221,4 @@ class Connection {
   get ended(): Promise<void> {
     return this.#ended.promise
   }
-}
-
-function unavailable(found: string, cause?: unknown): DatabaseError {
-  return new DatabaseError('SERVICE_UNAVAILABLE', `Cannot reach PostgreSQL: ${found}`, {
-    cause,
-    retryAfterMs: 1_000,
-  })
 }
