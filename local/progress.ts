@@ -2,6 +2,7 @@
 import process from 'node:process'
 import { styleText } from 'node:util'
 import type { SpinnerResult } from '@clack/prompts'
+import { printError } from './terminal/output.ts'
 
 export interface Progress {
   /** A step begins, named as something that goes on ("Starting PostgreSQL"); the step before it has ended well. */
@@ -83,16 +84,15 @@ function spinnerProgress({ log, spinner }: typeof import('@clack/prompts')): Pro
 }
 
 function plainProgress(): ProgressDisplay {
-  const print = (text: string) => process.stderr.write(`${text}\n`)
   let current: string | undefined
   return {
     step(name) {
       current = name
-      print(name)
+      printError(name)
     },
-    info: print,
+    info: (text) => void printError(text),
     done(text) {
-      if (text !== undefined && current !== undefined) print(text)
+      if (text !== undefined && current !== undefined) printError(text)
       current = undefined
     },
     fail() {

@@ -9,7 +9,7 @@
 import { spawn } from 'node:child_process'
 import { accessSync, chmodSync, constants, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
-import { dirname, join, resolve } from 'node:path'
+import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
@@ -107,7 +107,8 @@ function installPackages() {
 function npmCache() {
   const home = process.env.HOME || homedir()
   const usual = process.env.npm_config_cache || (home && join(home, '.npm'))
-  if (usual) {
+  // With an empty HOME npm names a folder called "~" in the current one.
+  if (usual && isAbsolute(usual)) {
     try {
       mkdirSync(usual, { recursive: true })
       accessSync(usual, constants.W_OK)

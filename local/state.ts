@@ -23,8 +23,6 @@ const reportSchema = z.object({
   serviceRoleKey: z.string(),
   /** One line about the database server. */
   database: z.string(),
-  /** Where the private server writes its log. */
-  databaseLog: z.string().optional(),
   demoUsers: z.array(z.object({ email: z.string(), password: z.string() })),
   isolates: z.number(),
   /** A product that the snippets can order; absent when the database has none. */

@@ -3,7 +3,7 @@ import { LocalError } from '../errors.ts'
 import type { Command } from '../main.ts'
 import type { Project } from '../project.ts'
 import { logFile, logNames, parseLogLine } from '../running/logFiles.ts'
-import { readState } from '../state.ts'
+import { databaseLog } from '../running/remains.ts'
 import { readableLine } from '../terminal/logLines.ts'
 import { print } from '../terminal/output.ts'
 import { parseOptions, wholeNumber } from './options.ts'
@@ -70,7 +70,7 @@ async function sourcesOf(project: Project, name: string | undefined, follow: boo
   const names = await logNames(project.localDir)
   if (name === undefined) return names.map((one) => source(one))
   if (name === 'postgres') {
-    const path = (await readState(project.localDir))?.report?.databaseLog
+    const path = await databaseLog(project)
     if (path !== undefined) return [source(name, path)]
   } else if (names.includes(name) || follow) return [source(name)]
   throw new LocalError(`There is no log of "${name}"`, {
@@ -111,8 +111,9 @@ async function readNew(source: Source): Promise<Line[]> {
   })
 }
 
+/** Ends the command in silence when nobody reads any more. */
 function printLine({ name, at, text, foreign }: Line): void {
-  if (foreign) print(text)
-  else if (Deno.stdout.isTerminal()) print(readableLine(name, at, text))
-  else print(`${at.toISOString()} ${name} ${text}`)
+  const plain = `${at.toISOString()} ${name} ${text}`
+  const line = foreign ? text : Deno.stdout.isTerminal() ? readableLine(name, at, text) : plain
+  if (!print(line)) Deno.exit(0)
 }

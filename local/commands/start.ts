@@ -1,11 +1,12 @@
 /** `npm start`: the whole stack, in this terminal or in the background. */
+import { LocalError } from '../errors.ts'
 import type { Command } from '../main.ts'
 import { terminalProgress } from '../progress.ts'
 import type { Project } from '../project.ts'
 import { startDetached } from '../running/detached.ts'
 import { type LogEntry, LogFiles } from '../running/logFiles.ts'
 import { supervise } from '../running/supervisor.ts'
-import { readSettledState, readState, type StackReport } from '../state.ts'
+import { readSettledState, type StackReport, type StackState } from '../state.ts'
 import { readableLine } from '../terminal/logLines.ts'
 import { describeFailure, print, printError, styled } from '../terminal/output.ts'
 import { snippetText, summary } from '../terminal/summary.ts'
@@ -41,9 +42,10 @@ const command: Command = {
     const isolates = wholeNumber('isolates', values.isolates, { minimum: 1, maximum: 64 }) ?? 1
     const launchedAt = Number(Deno.env.get('HOLDFAST_LAUNCHED_AT')) || Date.now()
     const options = { project, port, isolates, launchedAt }
-    const started = await readState(project.localDir) === undefined &&
-      (values.detach ? await inBackground(options) : await inForeground(options, values.debug))
-    return started || await showRunning(project) ? 0 : 1
+    const running = await readSettledState(project.localDir)
+    if (running !== undefined) return showRunning(running)
+    const started = values.detach ? await inBackground(options) : await inForeground(options, values.debug)
+    return started ? 0 : showRunning(await readSettledState(project.localDir))
   },
 }
 export default command
@@ -97,15 +99,21 @@ async function inBackground(options: StartOptions): Promise<boolean> {
   return true
 }
 
-/** Another start was first: wait until that one is ready, and show it. */
-async function showRunning(project: Project): Promise<boolean> {
-  const state = await readSettledState(project.localDir)
-  if (state?.report === undefined) {
-    printError('Another start in this folder did not become ready. Try again.')
-    return false
+/** @returns the exit code: 0 when it can be used */
+function showRunning(state: StackState | undefined): number {
+  if (state?.phase === 'failed') {
+    throw new LocalError(`A stack runs here, but its last reset failed: ${state.resetFailure?.message}`, {
+      where: state.resetFailure?.where,
+      fix: 'Correct that, then npm run reset; or end it with npm run stop.',
+    })
+  }
+  if (state?.phase !== 'ready' || state.report === undefined) {
+    throw new LocalError('Another start in this folder is under way and does not become ready', {
+      fix: 'Try again in a moment; npm run stop ends it.',
+    })
   }
   print(`\nHoldfast runs already (process ${state.pid}); npm run stop ends it.\n\n${summary(state.report)}\n`)
-  return true
+  return 0
 }
 
 function showReady(report: StackReport): void {

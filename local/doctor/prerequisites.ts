@@ -1,9 +1,11 @@
 /** Is what the stack needs on this machine there, and are its ports free? */
 import { join } from 'node:path'
 import { z } from 'zod'
+import { LocalError } from '../errors.ts'
 import { findEmbeddedPostgres, findInstalledPostgres, minimumPostgres } from '../postgres/binaries.ts'
 import { describePortHolder } from '../postgres/portHolder.ts'
 import { run } from '../postgres/run.ts'
+import { runSupabase } from '../postgres/supabaseCli.ts'
 import type { Project } from '../project.ts'
 import { defaultPort, isFree, portsFrom, suggestPort } from '../running/ports.ts'
 import type { StackState } from '../state.ts'
@@ -57,13 +59,21 @@ async function checkDeno(project: Project): Promise<Finding> {
 }
 
 async function checkSupabaseCli(project: Project): Promise<Finding> {
+  const name = 'Supabase CLI'
   const pinned = await pinnedVersion(project, 'supabase')
-  const { success, stdout, stderr } = await run(join(project.root, 'node_modules/.bin/supabase'), [
-    '--version',
-  ])
-  if (!success) return problem('Supabase CLI', `it does not run: ${stderr}`, installPackages)
-  if (stdout === pinned) return ok('Supabase CLI', `${stdout}, from npm`)
-  return problem('Supabase CLI', `${stdout} is installed, package.json asks for ${pinned}`, installPackages)
+  const { success, output } = await runSupabase(project, ['--version']).catch((error: unknown) => {
+    if (!(error instanceof LocalError)) throw error
+    return { success: false, output: error.message }
+  })
+  if (!success) return problem(name, `it does not run: ${errorLine(output)}`, installPackages)
+  if (output === pinned) return ok(name, `${pinned}, from npm`)
+  return problem(name, `${output} is installed, package.json asks for ${pinned}`, installPackages)
+}
+
+/** The CLI shows its own source around an error. */
+function errorLine(output: string): string {
+  const lines = output.split('\n')
+  return (lines.find((line) => /^\w*error: /i.test(line)) ?? lines[0] ?? '').slice(0, 200)
 }
 
 async function pinnedVersion(project: Project, name: string): Promise<string | undefined> {

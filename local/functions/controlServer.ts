@@ -1,6 +1,7 @@
 /** The host's end of the control socket: one connection an isolate, one JSON message a line. */
 import { join } from 'node:path'
 import type { FromIsolate, ToIsolate } from './protocol.ts'
+import { asciiJson } from './protocol.ts'
 
 /** What an isolate does with its connection. `closed` fires once, after the last message was handed over. */
 export interface ControlListener {
@@ -14,6 +15,8 @@ export interface ControlServer {
   register(id: string, listener: ControlListener): void
   /** False if that isolate is not (or no longer) connected. */
   send(id: string, message: ToIsolate): boolean
+  /** Resolves when whoever has connected before this call is known by name, even if its process has ended since. */
+  catchUp(): Promise<void>
   /** Forgets an isolate that never connected or whose end is settled. */
   forget(id: string): void
   close(): void
@@ -24,13 +27,36 @@ export function openControlServer(directory: string): ControlServer {
   const listener = Deno.listen({ transport: 'unix', path })
   const listeners = new Map<string, ControlListener>()
   const connections = new Map<string, Deno.Conn>()
+  /** Connections that have not said hello yet. */
+  const strangers = new Set<Promise<void>>()
   void accept()
 
   async function accept(): Promise<void> {
-    for await (const connection of listener) void serve(connection)
+    for await (const connection of listener) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      strangers.add(promise)
+      void promise.then(() => strangers.delete(promise))
+      void serve(connection, resolve).finally(resolve)
+    }
   }
 
-  async function serve(connection: Deno.Conn): Promise<void> {
+  /** Connections are accepted in their order: once a new one of ours is known, so are those before it. */
+  async function catchUp(): Promise<void> {
+    const known = Promise.withResolvers<void>()
+    const id = `self-${crypto.randomUUID()}`
+    listeners.set(id, { message: () => known.resolve(), closed: () => known.resolve() })
+    const connection = await Deno.connect({ transport: 'unix', path })
+    try {
+      await connection.write(new TextEncoder().encode(asciiJson({ type: 'hello', id }) + '\n'))
+      await known.promise
+      await Promise.all(strangers)
+    } finally {
+      closeQuietly(connection)
+      listeners.delete(id)
+    }
+  }
+
+  async function serve(connection: Deno.Conn, introduced: () => void): Promise<void> {
     let id: string | undefined
     try {
       let text = ''
@@ -42,7 +68,8 @@ export function openControlServer(directory: string): ControlServer {
         for (const line of lines) {
           const message: FromIsolate = JSON.parse(line)
           if (message.type === 'hello') connections.set(id = message.id, connection)
-          else if (id !== undefined) listeners.get(id)?.message(message)
+          if (id !== undefined) listeners.get(id)?.message(message)
+          introduced()
         }
       }
     } catch {
@@ -66,6 +93,7 @@ export function openControlServer(directory: string): ControlServer {
       connection.write(new TextEncoder().encode(`${JSON.stringify(message)}\n`)).catch(() => {})
       return true
     },
+    catchUp,
     forget: (id) => void listeners.delete(id),
     close() {
       closeQuietly(listener)

@@ -166,6 +166,8 @@ export class Isolate implements Watched {
   #hear(message: FromIsolate): void {
     this.#connected = true
     switch (message.type) {
+      case 'hello':
+        return
       case 'ready':
         return this.#serveUntilWallClock()
       case 'bootError':
@@ -224,6 +226,8 @@ export class Isolate implements Watched {
     watch.remove(this)
     this.#clearTimers()
     await output
+    // What it said last may still be on its way: why it could not start, above all.
+    if (!this.#connected) await control.catchUp()
     if (this.#connected) await this.#hungUp.promise
     control.forget(this.id)
     this.client.close()

@@ -2,6 +2,7 @@
 import { LocalError } from '../errors.ts'
 import { platformEnvironment } from '../functions/environment.ts'
 import { localKeys } from '../keys.ts'
+import { findPostmaster } from '../postgres/postmaster.ts'
 import type { Progress } from '../progress.ts'
 import type { Project } from '../project.ts'
 import type { Stack, StackOptions } from '../stack.ts'
@@ -41,17 +42,30 @@ export class StackParts {
     await this.cluster?.stop()
   }
 
-  /** Ends at once what would outlive this process; the next start mends what that leaves. */
+  /** Ends what would outlive this process, within seconds and by force; the next start mends what that leaves. */
   async kill(): Promise<void> {
-    for (const { pid } of this.stack?.host.isolates() ?? []) {
-      try {
-        Deno.kill(pid, 'SIGKILL')
-      } catch (error) {
-        // It has ended meanwhile.
-        if (!(error instanceof Deno.errors.NotFound)) throw error
-      }
-    }
-    await this.cluster?.stop('immediate')
+    for (const { pid } of this.stack?.host.isolates() ?? []) endByForce(pid)
+    if (this.cluster === undefined) return
+    const stopped = this.cluster.stop('immediate').then(() => true, () => false)
+    if (await Promise.race([stopped, after(forceMs)])) return
+    const server = await findPostmaster(this.cluster.dataDir)
+    if (server !== undefined) endByForce(server.pid)
+  }
+}
+
+/** How long PostgreSQL may take to drop everything, before it is killed. */
+const forceMs = 2_000
+
+function after(ms: number): Promise<false> {
+  return new Promise((resolve) => setTimeout(() => resolve(false), ms))
+}
+
+function endByForce(pid: number): void {
+  try {
+    Deno.kill(pid, 'SIGKILL')
+  } catch (error) {
+    // It has ended meanwhile.
+    if (!(error instanceof Deno.errors.NotFound)) throw error
   }
 }
 
@@ -169,7 +183,6 @@ async function reportOf(
     jwtSecret: localKeys.jwtSecret,
     anonKey: env.SUPABASE_ANON_KEY ?? '',
     serviceRoleKey: env.SUPABASE_SERVICE_ROLE_KEY ?? '',
-    databaseLog: database.logFile,
     database: database.description,
     privateDatabase: database.isPrivate,
     demoUsers: schema.demoUsers,

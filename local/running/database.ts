@@ -21,7 +21,6 @@ export interface StackDatabase {
   description: string
   /** Ours alone: a reset may throw it away. */
   isPrivate: boolean
-  logFile?: string
 }
 
 /** Directory of the private server below the local directory. */
@@ -69,7 +68,6 @@ export async function startCluster(o: {
   const cron = binaries.hasCron ? 'with pg_cron' : 'with a built-in runner for cron jobs'
   return {
     isPrivate: true,
-    logFile: cluster.logFile,
     url: cluster.url(),
     adminUrl: cluster.adminUrl(),
     cron: binaries.hasCron ? 'database' : 'runner',

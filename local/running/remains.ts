@@ -1,4 +1,5 @@
 /** The private database server of a stack that no longer runs: ended, or thrown away with its data. */
+import { dirname, join } from 'node:path'
 import { LocalError } from '../errors.ts'
 import { unprivilegedAccount } from '../postgres/account.ts'
 import { dataDirectoryIn, placeCluster, removeCluster } from '../postgres/dataDirectory.ts'
@@ -34,6 +35,12 @@ export async function removeDatabase(project: Project): Promise<void> {
   const dataDir = await existingDataDir(project)
   if (dataDir !== undefined) await clearRemains(dataDir)
   await removeCluster(clusterDirectory(project))
+}
+
+/** Where the private server writes, whether it runs or not; undefined when there is none. */
+export async function databaseLog(project: Project): Promise<string | undefined> {
+  const dataDir = await existingDataDir(project)
+  return dataDir === undefined ? undefined : join(dirname(dataDir), 'postgres.log')
 }
 
 async function existingDataDir(project: Project): Promise<string | undefined> {

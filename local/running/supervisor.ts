@@ -57,6 +57,7 @@ class Supervisor {
   #parts = new StackParts()
   #state: StackState | undefined
   #stopAskedAt = 0
+  #uncaught: unknown
 
   constructor(options: SuperviseOptions) {
     this.#options = options
@@ -75,6 +76,7 @@ class Supervisor {
       await this.#stop()
       release()
     }
+    if (this.#uncaught !== undefined) throw this.#uncaught
   }
 
   /** One wish after the other, in the order of their weight. */
@@ -188,14 +190,23 @@ class Supervisor {
       event.preventDefault()
       this.#log(`Unhandled rejection: ${describe(event.reason)}`)
     }
+    const onError = (event: ErrorEvent) => {
+      // Nobody knows what state an uncaught error leaves: end, but in order, with the database closed.
+      event.preventDefault()
+      this.#log(`Uncaught: ${describe(event.error)}`)
+      this.#uncaught ??= event.error
+      this.#wish('stop')
+    }
     for (const name of stopSignals) Deno.addSignalListener(name, onStop)
     Deno.addSignalListener('SIGUSR2', onReset)
+    globalThis.addEventListener('error', onError)
     globalThis.addEventListener('unhandledrejection', onRejection)
     const orphaned = this.#options.mode === 'foreground' ? whenOrphaned(() => this.#wish('stop')) : undefined
     return () => {
       for (const name of stopSignals) Deno.removeSignalListener(name, onStop)
       Deno.removeSignalListener('SIGUSR2', onReset)
       globalThis.removeEventListener('unhandledrejection', onRejection)
+      globalThis.removeEventListener('error', onError)
       clearInterval(orphaned)
     }
   }

@@ -11,14 +11,14 @@ const codes = {
 } as const
 export type Style = keyof typeof codes
 
-/** Writes a text and a line end to stdout. A reader that has gone away (`| head`) ends the process in silence. */
-export function print(text = ''): void {
-  write(Deno.stdout, `${text}\n`)
+/** Writes a text and a line end to stdout. False when nobody reads it any more (`| head`, a closed terminal). */
+export function print(text = ''): boolean {
+  return write(Deno.stdout, `${text}\n`)
 }
 
 /** As `print`, to stderr: what is no result. */
-export function printError(text = ''): void {
-  write(Deno.stderr, `${text}\n`)
+export function printError(text = ''): boolean {
+  return write(Deno.stderr, `${text}\n`)
 }
 
 /** The text in a style, where stdout is a terminal and NO_COLOR is not set. */
@@ -48,13 +48,13 @@ function causes(error: Error): string[] {
   return [`Caused by: ${cause instanceof Error ? cause.stack : Deno.inspect(cause)}`]
 }
 
-function write(stream: typeof Deno.stdout, text: string): void {
+function write(stream: typeof Deno.stdout, text: string): boolean {
   let bytes = new TextEncoder().encode(text)
   try {
     while (bytes.length > 0) bytes = bytes.subarray(stream.writeSync(bytes))
-  } catch (error) {
-    if (error instanceof Deno.errors.BrokenPipe) Deno.exit(0)
-    // A terminal in non-blocking mode that is busy: what it cannot show is not worth failing for.
-    if (!(error instanceof Deno.errors.WouldBlock)) throw error
+    return true
+  } catch {
+    // Whoever runs a stack must not fall over a terminal that has gone: the caller decides what that means.
+    return false
   }
 }

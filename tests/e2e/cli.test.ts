@@ -71,6 +71,18 @@ test('npm run logs -- orders shows what the function wrote, and nothing of other
   expect(stdout).not.toMatch(/ stack /)
 })
 
+test('npm run logs -- orders --follow goes on as lines are written', async () => {
+  const following = checkout.follow(['logs', 'orders', '--follow', '--lines', '1'])
+  await following.shows(' orders ')
+  const before = following.text
+  const { data, meta } = JSON.parse((await checkout.paste(snippet('curl'))).stdout)
+  expect(data.order.status).toBe('paid')
+  expect(before).not.toContain(meta.requestId)
+  await following.shows(meta.requestId)
+  following.stop()
+  await following.end()
+})
+
 test('npm run logs of a name without a log says which there are', async () => {
   const { code, stderr } = await checkout.run(['logs', 'nobody'])
   expect(code).toBe(1)

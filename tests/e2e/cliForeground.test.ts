@@ -1,6 +1,6 @@
 /** `npm start` in a terminal: Ctrl-C, and the ways in which its launcher can vanish. */
 import { beforeAll, expect, test } from 'vitest'
-import { readState } from '../../local/state.ts'
+import { processStartOf, readState } from '../../local/state.ts'
 import { waitFor } from '../support/wait.ts'
 import { Checkout } from './support/checkout.ts'
 
@@ -55,6 +55,40 @@ test('Ctrl-C while it starts leaves no process', async () => {
   await start.end()
   await checkout.noProcesses()
 }, 30_000)
+
+test('a second Ctrl-C does not wait for what hangs', async () => {
+  const start = checkout.startInForeground()
+  await start.ready()
+  const server = (await checkout.processes()).find(({ command }) => /postgres -D /.test(command))
+  Deno.kill(server?.pid ?? 0, 'SIGSTOP')
+  start.signalGroup('SIGINT')
+  const state = await readState(checkout.localDir)
+  await waitFor(async () => (await readState(checkout.localDir))?.phase === 'stopping', {
+    what: 'it to be stopping',
+  })
+  // The same Ctrl-C arrives several times; a second one is one that comes later.
+  const asked = Date.now()
+  await waitFor(() => Date.now() - asked > 1_200, { what: 'a second one to count', everyMs: 50 })
+  start.signalGroup('SIGINT')
+  await start.end()
+  expect(Date.now() - asked).toBeLessThan(8_000)
+  expect(await processStartOf(state?.pid ?? 0)).toBeUndefined()
+  await checkout.noProcesses()
+}, 40_000)
+
+test('its reader may leave: it goes on, and stops as asked', async () => {
+  const paste = checkout.paste(
+    `node local/run.mjs local/main.ts start --port ${checkout.port} 2>&1 | head -1`,
+  )
+  await waitFor(async () => (await checkout.run(['status'])).code === 0, {
+    what: 'it to be ready',
+    timeoutMs: 20_000,
+    everyMs: 100,
+  })
+  expect(await checkout.run(['stop'])).toMatchObject({ code: 0 })
+  await paste
+  await checkout.noProcesses()
+}, 40_000)
 
 test('it ends when npm is killed: nobody could pass Ctrl-C on any more', async () => {
   const start = checkout.startInForeground()

@@ -94,9 +94,14 @@ export class Checkout {
   }
 
   /** Starts `npm start` in a process group of its own, as a terminal does; Ctrl-C is a SIGINT to the whole group. */
-  startInForeground(): ForegroundStart {
+  startInForeground(): RunningCommand {
     const child = this.#command('npm', ['start', '--', '--port', String(this.port)], {}, true).spawn()
-    return new ForegroundStart(child)
+    return new RunningCommand(child)
+  }
+
+  /** Starts a command that goes on until it is told to stop. */
+  follow(args: string[]): RunningCommand {
+    return new RunningCommand(this.#command('node', ['local/run.mjs', 'local/main.ts', ...args], {}).spawn())
   }
 
   /** Everything that runs for this checkout, servers and isolates included. */
@@ -138,8 +143,8 @@ export class Checkout {
   }
 }
 
-/** `npm start` that goes on until it is told to stop. */
-export class ForegroundStart {
+/** A command that goes on until it is told to stop. */
+export class RunningCommand {
   readonly #child: Deno.ChildProcess
   readonly #reading: Promise<void>
   /** Everything it has printed so far. */
@@ -165,6 +170,10 @@ export class ForegroundStart {
   /** As the terminal would: to npm, its shell, the bootstrap and the stack at once. */
   signalGroup(signal: Deno.Signal): void {
     Deno.kill(-this.#child.pid, signal)
+  }
+
+  stop(): void {
+    this.#child.kill('SIGTERM')
   }
 
   get pid(): number {
