@@ -73,13 +73,17 @@ function chosenReporters(chosen: CliOptions['reporters']) {
 /** Ctrl-C ends the running tests, then the servers; a second one ends at once and leaves them to the next run. */
 function cancelOnSignals(counting: SummaryReporter): { exitCode?: number } {
   const interruption: { exitCode?: number } = {}
+  let interruptedAt = Infinity
   counting.onStart = (vitest) => {
     for (const [signal, exitCode] of Object.entries({ SIGINT: 130, SIGTERM: 143, SIGHUP: 129 })) {
       // Vitest's own listeners end the process before anything is stopped.
       process.removeAllListeners(signal)
       process.on(signal, () => {
-        if (interruption.exitCode !== undefined) Deno.exit(exitCode)
+        // One Ctrl-C may come twice: from the terminal, and handed on by npm. A second one comes later.
+        if (Date.now() - interruptedAt > 1_000) Deno.exit(exitCode)
+        if (interruption.exitCode !== undefined) return
         interruption.exitCode = exitCode
+        interruptedAt = Date.now()
         void vitest.cancelCurrentRun('keyboard-input')
       })
     }

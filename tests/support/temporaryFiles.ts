@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import process from 'node:process'
 import { inject } from 'vitest'
 import { closeAfterFile } from './leftovers.ts'
+import './provided.ts'
 
 /** A Unix socket's path may hold 103 bytes on macOS, and sockets are put into temporary directories. */
 const longestPath = 60
