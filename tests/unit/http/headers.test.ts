@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { clientIp, requestIdOf } from '../../../supabase/functions/_shared/http/headers.ts'
+import { clientIp, requestIdOf, setCorsHeaders } from '../../../supabase/functions/_shared/http/headers.ts'
 
 describe('requestIdOf()', () => {
   test.each(['abc', '0e36b4cb-0254-4f4a-b386-785c1130c8e5', 'Root=1-67891233:abc_def.1'])(
@@ -31,5 +31,33 @@ describe('clientIp()', () => {
     [undefined, 1, undefined],
   ])('of %j behind %i trusted proxies is %j', (forwarded, hops, expected) => {
     expect(ip(forwarded, hops)).toBe(expected)
+  })
+})
+
+describe('setCorsHeaders()', () => {
+  const cors = (origin: string | undefined, allowed: string[]) => {
+    const headers = new Headers()
+    setCorsHeaders(headers, new Headers(origin === undefined ? {} : { origin }), allowed)
+    return headers
+  }
+
+  test('allows any origin where any is configured, and says what may be read', () => {
+    const headers = cors('https://anywhere.example', ['*'])
+    expect(headers.get('access-control-allow-origin')).toBe('*')
+    expect(headers.get('access-control-expose-headers')).toMatch(
+      /x-request-id.*retry-after.*idempotency-replayed/,
+    )
+    expect(headers.get('vary')).toBeNull()
+  })
+
+  test.each([
+    ['https://app.example', 'https://app.example'],
+    ['https://evil.example', null],
+    ['https://app.example.evil.example', null],
+    ['null', null],
+    [undefined, null],
+  ])('allows of %j, where a list is configured, %j', (origin, expected) => {
+    const headers = cors(origin, ['https://app.example', 'https://admin.example'])
+    expect([headers.get('access-control-allow-origin'), headers.get('vary')]).toEqual([expected, 'origin'])
   })
 })
