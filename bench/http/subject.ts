@@ -1,4 +1,7 @@
-/** One of the servers the HTTP bench compares, alone in its process: `subject.ts <name> <port>`. */
+/**
+ * One of the servers that the HTTP bench compares, alone in its process: `subject.ts <name>`. It says its port on
+ * standard error; standard output is its log.
+ */
 import { Hono } from 'hono'
 import { z } from 'zod'
 import { defineApi, route } from '../../supabase/functions/_shared/http/api.ts'
@@ -24,9 +27,14 @@ const subjects: Record<string, (request: Request) => Response | Promise<Response
   deno: () => Response.json(answer),
 }
 
-const [name = '', port = ''] = Deno.args
+const [name = ''] = Deno.args
 const fetch = subjects[name]
 if (fetch === undefined) {
   throw new TypeError(`There is no subject "${name}": ${Object.keys(subjects).join(', ')}`)
 }
-Deno.serve({ hostname: '127.0.0.1', port: Number(port), onListen: () => {} }, (request) => fetch(request))
+
+function sayPort({ port }: Deno.NetAddr): void {
+  Deno.stderr.writeSync(new TextEncoder().encode(`${port}\n`))
+}
+
+Deno.serve({ hostname: '127.0.0.1', port: 0, onListen: sayPort }, (request) => fetch(request))

@@ -3,6 +3,8 @@ import { join } from 'node:path'
 import type { FromIsolate, ToIsolate } from './protocol.ts'
 import { asciiJson } from './protocol.ts'
 
+export const controlSocketName = 'control'
+
 /** What an isolate does with its connection. `closed` fires once, after the last message was handed over. */
 export interface ControlListener {
   message(message: FromIsolate): void
@@ -23,7 +25,7 @@ export interface ControlServer {
 }
 
 export function openControlServer(directory: string): ControlServer {
-  const path = join(directory, 'control')
+  const path = join(directory, controlSocketName)
   const listener = Deno.listen({ transport: 'unix', path })
   const listeners = new Map<string, ControlListener>()
   const connections = new Map<string, Deno.Conn>()

@@ -15,6 +15,7 @@ import { platformError } from './platformError.ts'
 import { Pool } from './pool.ts'
 import { startReaper } from './reaper.ts'
 import { ReplayableBody } from './replayableBody.ts'
+import { makeSocketDirectory } from './socketDirectory.ts'
 import { refuseInvalidJwt } from './verifyJwt.ts'
 import type { ChangeWatch } from './watch.ts'
 import { watchFunctions } from './watch.ts'
@@ -81,7 +82,7 @@ export async function startFunctionsHost(options: FunctionsHostOptions): Promise
   let functions = await readFunctions(project)
   let secrets = await readSecrets(project, refuseSecret)
 
-  const directory = await Deno.makeTempDir({ dir: '/tmp', prefix: 'holdfast-' })
+  const directory = await makeSocketDirectory()
   const surroundings: IsolateSurroundings = {
     project,
     limits,
@@ -94,9 +95,15 @@ export async function startFunctionsHost(options: FunctionsHostOptions): Promise
   let version = 1
   let pools = openPools()
   const retired = new Set<Pool>()
-  let watcher: ChangeWatch | undefined
-  if (options.watch === true) watcher = watchFunctions(project, functions, () => void reload())
   let closing: Promise<void> | undefined
+  let reloading = Promise.resolve()
+  let watcher: ChangeWatch | undefined
+  try {
+    if (options.watch === true) watcher = watchFunctions(project, functions, reload)
+  } catch (error) {
+    await close()
+    throw error
+  }
 
   function refuseSecret(name: string): void {
     log(
@@ -124,20 +131,30 @@ export async function startFunctionsHost(options: FunctionsHostOptions): Promise
     )
   }
 
-  async function reload(): Promise<void> {
-    try {
-      functions = await readFunctions(project)
-      secrets = await readSecrets(project, refuseSecret)
-    } catch (error) {
-      if (!(error instanceof LocalError)) throw error
-      return log('', '', 'host', `${error.message}; the functions stay as they were. ${error.fix}`)
-    }
+  /** One after the other: what was read last stands. Files may be in any state meanwhile, which must not end us. */
+  function reload(): void {
+    reloading = reloading.then(async () => {
+      if (closing !== undefined) return
+      try {
+        await replacePools()
+      } catch (error) {
+        const problem = error instanceof Error ? error.message : String(error)
+        const fix = error instanceof LocalError ? ` ${error.fix}` : ''
+        log('', '', 'host', `${problem}; the functions stay as they were.${fix}`)
+      }
+    })
+  }
+
+  async function replacePools(): Promise<void> {
+    const found = await readFunctions(project)
+    const foundSecrets = await readSecrets(project, refuseSecret)
     if (closing !== undefined) return
+    watcher?.update(found)
+    functions = found
+    secrets = foundSecrets
     version += 1
     const old = pools
     pools = openPools()
-    watcher?.close()
-    watcher = watchFunctions(project, functions, () => void reload())
     for (const pool of old.values()) void drain(pool)
     log('', '', 'host', 'functions reloaded')
   }
@@ -169,6 +186,7 @@ export async function startFunctionsHost(options: FunctionsHostOptions): Promise
 
   async function close(): Promise<void> {
     watcher?.close()
+    await reloading
     await Promise.all([...pools.values(), ...retired].map((pool) => pool.close()))
     surroundings.watch.close()
     surroundings.control.close()

@@ -1,8 +1,11 @@
 /** Notices when a project's functions change. */
 import { basename, dirname } from 'node:path'
+import { LocalError } from '../errors.ts'
 import type { FunctionConfig, Project } from '../project.ts'
 
 export interface ChangeWatch {
+  /** The functions are others now: so may be the files that lie elsewhere. */
+  update(functions: FunctionConfig[]): void
   close(): void
 }
 
@@ -18,34 +21,69 @@ export function watchFunctions(
   functions: FunctionConfig[],
   changed: () => void,
 ): ChangeWatch {
-  const elsewhere = [
-    project.configFile,
-    ...functions.flatMap((one) => [one.entrypoint, one.importMap ?? []].flat()),
-  ]
-    .filter((file) => !file.startsWith(`${project.functionsDir}/`))
-  const watchers = [
-    Deno.watchFs(project.functionsDir, { recursive: true }),
-    ...new Set(elsewhere.map(dirname)).values().map((folder) => Deno.watchFs(folder, { recursive: false })),
-  ]
+  const below = `${project.functionsDir}/`
+  const watchers = new Map<string, Deno.FsWatcher>()
+  let elsewhere = new Set<string>()
   let timer: ReturnType<typeof setTimeout> | undefined
 
-  const counts = (path: string) =>
-    path.startsWith(`${project.functionsDir}/`) ? !isScratch(basename(path)) : elsewhere.includes(path)
+  function counts(path: string): boolean {
+    return path.startsWith(below) ? !isScratch(basename(path)) : elsewhere.has(path)
+  }
 
   async function follow(watcher: Deno.FsWatcher): Promise<void> {
-    for await (const event of watcher) {
-      if (event.kind === 'access' || event.kind === 'other' || !event.paths.some(counts)) continue
+    for await (const { kind, paths } of watcher) {
+      if (kind === 'access' || kind === 'other' || !paths.some(counts)) continue
       clearTimeout(timer)
       timer = setTimeout(changed, quietMs)
     }
   }
-  for (const watcher of watchers) void follow(watcher)
 
-  return {
-    close() {
-      clearTimeout(timer)
-      for (const watcher of watchers) watcher.close()
-    },
+  function update(functions: FunctionConfig[]): void {
+    const files = functions.flatMap(({ entrypoint, importMap }) =>
+      importMap ? [entrypoint, importMap] : [entrypoint]
+    )
+    elsewhere = new Set([project.configFile, ...files].filter((file) => !file.startsWith(below)))
+    const folders = new Set([project.functionsDir, ...[...elsewhere].map(dirname)])
+    for (const [folder, watcher] of watchers) {
+      if (folders.has(folder)) continue
+      watcher.close()
+      watchers.delete(folder)
+    }
+    for (const folder of folders) {
+      if (watchers.has(folder)) continue
+      const watcher = open(folder, folder === project.functionsDir)
+      watchers.set(folder, watcher)
+      void follow(watcher)
+    }
+  }
+
+  function close(): void {
+    clearTimeout(timer)
+    for (const watcher of watchers.values()) watcher.close()
+    watchers.clear()
+  }
+
+  try {
+    update(functions)
+  } catch (error) {
+    close()
+    throw error
+  }
+  return { update, close }
+}
+
+function open(folder: string, recursive: boolean): Deno.FsWatcher {
+  try {
+    return Deno.watchFs(folder, { recursive })
+  } catch (cause) {
+    throw new LocalError(
+      `Cannot watch for changes: ${cause instanceof Error ? cause.message : String(cause)}`,
+      {
+        where: folder,
+        fix: 'If it exists, raise the number of file watches: sysctl fs.inotify.max_user_instances=1024.',
+        cause,
+      },
+    )
   }
 }
 

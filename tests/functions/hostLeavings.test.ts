@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import { testHost } from '../fixtures/hostProject.ts'
-import { descendantsOf, listProcesses } from '../support/processes.ts'
+import { descendantsOf, listProcesses, type ProcessInfo } from '../support/processes.ts'
 import { waitFor } from '../support/wait.ts'
 
 /** A host in a process of its own, with an idle isolate, one that waits and one that computes without end. */
@@ -21,6 +21,12 @@ async function alive(pids: number[]): Promise<number[]> {
   return (await listProcesses()).map(({ pid }) => pid).filter((pid) => pids.includes(pid))
 }
 
+/** The socket directory, as the command line of the host's shell names it. */
+function directoryOf(family: ProcessInfo[]): string {
+  const found = family.map(({ command }) => /holdfast-reaper (\/\S+)/.exec(command)?.[1])
+  return found.find((directory) => directory !== undefined) ?? ''
+}
+
 async function exists(path: string): Promise<boolean> {
   return await Deno.stat(path).then(() => true, () => false)
 }
@@ -31,16 +37,14 @@ describe('a host that is killed with -9', () => {
     const descendants = await descendantsOf(child.pid)
     const family = descendants.map(({ pid }) => pid)
     expect(family).toEqual(expect.arrayContaining(pids))
-    const directory = descendants.map(({ command }) => /holdfast-reaper (\/\S+)/.exec(command)?.[1]).find(
-      Boolean,
-    )
-    expect(await exists(directory ?? '')).toBe(true)
+    const directory = directoryOf(descendants)
+    expect(await exists(directory)).toBe(true)
     child.kill('SIGKILL')
     await child.status
     await waitFor(async () => (await alive(family)).length === 0, {
       what: 'its processes to end',
     })
-    await waitFor(async () => !(await exists(directory ?? '')), {
+    await waitFor(async () => !(await exists(directory)), {
       what: 'its directory to go',
     })
     await reader.cancel()
@@ -49,6 +53,7 @@ describe('a host that is killed with -9', () => {
   test('takes its isolates along when its shell is killed before it', async () => {
     const { child, pids, reader } = await hostProcess()
     const family = await descendantsOf(child.pid)
+    const directory = directoryOf(family)
     for (const { pid, command } of family) if (command.includes('holdfast-reaper')) Deno.kill(pid, 'SIGKILL')
     child.kill('SIGKILL')
     await child.status
@@ -58,6 +63,10 @@ describe('a host that is killed with -9', () => {
     })
     for (const pid of await alive(pids)) Deno.kill(pid, 'SIGKILL')
     await reader.cancel()
+    // The next host clears up what nobody could any more, once it is certain that it is nobody's.
+    await Deno.utime(directory, 0, 0)
+    await (await testHost()).close()
+    expect(await exists(directory)).toBe(false)
   })
 })
 

@@ -208,18 +208,16 @@ class Exchange implements Actor, RequestInfo {
     )
   }
 
-  /** Headers are set one by one: given to the constructor together, they cost three times as much. */
+  /** Headers are set one by one on a response made without: given to its constructor, they cost three times as much. */
   #respond(
     body: string | null,
     status: number,
     type: string | undefined,
     extra?: Record<string, string>,
   ): Response {
-    const response = new Response(
-      body,
-      type === undefined ? { status } : { status, headers: { 'content-type': type } },
-    )
+    const response = new Response(body, { status })
     const { headers } = response
+    if (type !== undefined) headers.set('content-type', type)
     setSecurityHeaders(headers)
     setCorsHeaders(headers, this.raw.headers, this.runtime?.env.corsOrigins ?? [])
     headers.set('x-request-id', this.requestId)

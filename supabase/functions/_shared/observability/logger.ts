@@ -117,21 +117,32 @@ class JsonLogger implements Logger {
 
 function contextText(context: LogContext): string {
   let text = ''
-  for (const [name, value] of Object.entries(context)) {
-    if (value !== undefined) {
-      text += `,${JSON.stringify(name)}:${JSON.stringify(value)}`
-    }
+  for (const name of Object.keys(context)) {
+    const value = context[name]
+    if (value !== undefined) text += nameText(name) + JSON.stringify(value)
   }
   return text
 }
 
 function fieldsText(fields: Record<string, unknown>): string {
   let text = ''
-  for (const [name, value] of Object.entries(fields)) {
+  for (const name of Object.keys(fields)) {
+    const value = fields[name]
     if (value === undefined) continue
-    text += typeof value === 'number' && Number.isFinite(value)
-      ? `,"${name}":${value}`
-      : `,${JSON.stringify(name)}:${JSON.stringify(redact(name, value))}`
+    text += nameText(name)
+    text += typeof value === 'number' && Number.isFinite(value) ? value : JSON.stringify(redact(name, value))
+  }
+  return text
+}
+
+const nameTexts = new Map<string, string>()
+
+/** The name as JSON, with what stands around it. Lines use the same few names over and over. */
+function nameText(name: string): string {
+  let text = nameTexts.get(name)
+  if (text === undefined) {
+    text = `,${JSON.stringify(name)}:`
+    if (nameTexts.size < 1_000) nameTexts.set(name, text)
   }
   return text
 }

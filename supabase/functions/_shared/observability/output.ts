@@ -1,7 +1,7 @@
 /**
  * Where log lines leave the isolate. The hosted platform makes one event of each call to the console and takes the
  * level from the method. Under plain Deno such a call is a system call and costs more than the rest of a request, so
- * the lines of one turn of the event loop are written to standard output together.
+ * there a line leaves at once when it comes alone, and those that come close behind it leave together.
  */
 type Level = 'debug' | 'info' | 'warn' | 'error'
 
@@ -23,9 +23,15 @@ function toConsole(level: Level, line: string): void {
   console[level === 'info' ? 'log' : level](line)
 }
 
+/** Lines that follow another within this time leave together. */
+const batchMs = 10
+/** More than this leaves at once: what reads the other end of a pipe takes 64 KB without making us wait. */
+const batchLength = 16_384
+
 function standardOutput(): (level: Level, line: string) => void {
   const encoder = new TextEncoder()
   let lines = ''
+  let batching = false
 
   const flush = () => {
     let bytes = encoder.encode(lines)
@@ -36,11 +42,17 @@ function standardOutput(): (level: Level, line: string) => void {
       // Whoever read the output is gone; a log must not fail the work.
     }
   }
+  const nextBatch = () => {
+    batching = lines !== ''
+    flush()
+    if (batching) setTimeout(nextBatch, batchMs)
+  }
 
-  // An isolate that ends in this very turn still says its last lines.
-  globalThis.addEventListener('unload', flush)
+  // An isolate that ends in between, well or not, still says its last lines.
+  for (const ending of ['unload', 'error', 'unhandledrejection']) globalThis.addEventListener(ending, flush)
   return (_level, line) => {
-    if (lines === '') setTimeout(flush, 0)
     lines += `${line}\n`
+    if (!batching) nextBatch()
+    else if (lines.length > batchLength) flush()
   }
 }

@@ -1,0 +1,90 @@
+/**
+ * `npm run bench -- SUITE`: measures Holdfast and its peers in the same run, and prints JSON lines on standard
+ * output: the machine, each subject's figures, and a verdict for each measure that has an aim. What is going on is
+ * said on standard error. A missed aim is a verdict, not a failure: the exit code is 0.
+ *
+ *     npm run bench -- http                        everything of the suite
+ *     npm run bench -- http --only 'cold start'    the measures whose names begin so
+ */
+import process from 'node:process'
+import { parseArgs } from 'node:util'
+import { LocalError } from '../local/errors.ts'
+import { terminalProgress } from '../local/progress.ts'
+import { openProject } from '../local/project.ts'
+import { describeFailure, printError } from '../local/terminal/output.ts'
+import { thisMachine } from './support/machine.ts'
+import { Report } from './support/report.ts'
+import type { Measure, Suite } from './support/suite.ts'
+
+const suites: Record<string, () => Promise<{ suite: Suite }>> = {
+  http: () => import('./http/suite.ts'),
+}
+
+const exitCodes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 }
+
+try {
+  await main(Deno.args)
+} catch (error) {
+  printError(error instanceof LocalError ? `\n${describeFailure(error, false)}` : Deno.inspect(error))
+  Deno.exit(1)
+}
+// What a library still holds open ends here, too.
+Deno.exit(0)
+
+async function main(args: string[]): Promise<void> {
+  const { name, only } = readArguments(args)
+  const { suite } = await suites[name]!()
+  const measures = chosen(suite, only)
+  const project = openProject()
+  const progress = await terminalProgress()
+  const report = new Report(name, (line) => process.stdout.write(line))
+  report.machine(await thisMachine(project, suite.packages))
+  for (const measure of measures) {
+    progress.step(`${name}: ${measure.name}`)
+    await withResources((resources) => measure.run({ project, report, progress, resources }))
+    progress.done()
+  }
+}
+
+function readArguments(args: string[]): { name: string; only: string } {
+  const { values, positionals } = parseArgs({
+    args,
+    options: { only: { type: 'string', default: '' } },
+    allowPositionals: true,
+  })
+  const [name = '', ...others] = positionals
+  if (!Object.hasOwn(suites, name) || others.length > 0) {
+    throw new LocalError(`There is no bench "${positionals.join(' ')}"`, {
+      where: 'npm run bench',
+      fix: `Name one suite: ${Object.keys(suites).join(', ')}.`,
+    })
+  }
+  return { name, only: values.only }
+}
+
+function chosen(suite: Suite, only: string): Measure[] {
+  const measures = suite.measures.filter(({ name }) => name.startsWith(only) || only.startsWith(name))
+  if (measures.length > 0) return measures
+  throw new LocalError(`There is no measure "${only}"`, {
+    where: 'npm run bench -- --only',
+    fix: `Name one of: ${suite.measures.map(({ name }) => name).join(', ')}.`,
+  })
+}
+
+/** Closes what `work` has started when it ends, and also when a signal ends the bench. */
+async function withResources(work: (resources: AsyncDisposableStack) => Promise<void>): Promise<void> {
+  const resources = new AsyncDisposableStack()
+  let closing: Promise<void> | undefined
+  const close = () => closing ??= resources.disposeAsync()
+  const stops = Object.entries(exitCodes).map(([signal, code]) => {
+    const stop = () => void close().finally(() => Deno.exit(code))
+    process.on(signal, stop)
+    return () => process.off(signal, stop)
+  })
+  try {
+    await work(resources)
+  } finally {
+    await close()
+    for (const stop of stops) stop()
+  }
+}
