@@ -59,9 +59,7 @@ export function openProject(options: { root?: string; localDir?: string } = {}):
 export async function readFunctions(project: Project): Promise<FunctionConfig[]> {
   const tables = await readConfig(project)
   const names = new Set(Object.keys(tables))
-  for await (const entry of Deno.readDir(project.functionsDir)) {
-    if (entry.isDirectory && !/^[._]/.test(entry.name)) names.add(entry.name)
-  }
+  for (const name of await functionFolders(project)) names.add(name)
   const functions: FunctionConfig[] = []
   for (const name of [...names].sort()) {
     const table = tables[name] ?? functionTable.parse({})
@@ -86,6 +84,19 @@ export async function readFunctions(project: Project): Promise<FunctionConfig[]>
     })
   }
   return functions
+}
+
+async function functionFolders(project: Project): Promise<string[]> {
+  try {
+    const entries = await Array.fromAsync(Deno.readDir(project.functionsDir))
+    return entries.filter((entry) => entry.isDirectory && !/^[._]/.test(entry.name)).map(({ name }) => name)
+  } catch (cause) {
+    throw new LocalError('Cannot read the functions of the project', {
+      where: project.functionsDir,
+      fix: 'Run from a checkout of the project, where supabase/functions exists.',
+      cause,
+    })
+  }
 }
 
 async function readConfig(project: Project) {
