@@ -110,7 +110,11 @@ async function readConfig(project: Project) {
   try {
     return configSchema.parse(parse(text)).functions
   } catch (cause) {
-    const detail = cause instanceof TomlError || cause instanceof z.ZodError ? cause.message : String(cause)
+    const detail = cause instanceof z.ZodError
+      ? z.prettifyError(cause)
+      : cause instanceof TomlError
+      ? cause.message.trimEnd()
+      : String(cause)
     throw new LocalError(`Cannot read supabase/config.toml: ${detail}`, {
       where: project.configFile,
       fix: 'Correct the file; [functions.NAME] takes enabled, verify_jwt, import_map and entrypoint.',

@@ -28,7 +28,7 @@ const command: Command = {
       checkPrerequisites(project),
       checkPorts(state),
       checkProjectFunctions(project),
-      checkDatabase(project, url),
+      checkDatabase(project, url, state?.report?.privateDatabase ?? false),
       checkPooler(project),
     ])).flat()
     const problems = found.filter((finding) => finding.state === 'problem').length
@@ -45,7 +45,8 @@ function report(found: Finding[], problems: number): string {
   for (const finding of found) {
     if (finding.area !== area) lines.push('', styled('bold', finding.area))
     area = finding.area
-    lines.push(`  ${marks[finding.state]()}  ${finding.name.padEnd(width)}  ${finding.detail}`)
+    const detail = finding.detail.replaceAll('\n', `\n       ${' '.repeat(width)}  `)
+    lines.push(`  ${marks[finding.state]()}  ${finding.name.padEnd(width)}  ${detail}`)
     if (finding.fix !== undefined) {
       lines.push(`       ${' '.repeat(width)}  ${styled('yellow', 'fix:')} ${finding.fix}`)
     }

@@ -5,7 +5,7 @@ import { LocalError } from '../errors.ts'
 type OptionsConfig = NonNullable<ParseArgsConfig['options']>
 
 /** Every command takes these. */
-export const commonOptions = {
+const commonOptions = {
   debug: { type: 'boolean', default: false },
   help: { type: 'boolean', short: 'h', default: false },
 } as const satisfies OptionsConfig

@@ -30,7 +30,7 @@ const command: Command = {
 export default command
 
 /** As `supabase status -o json` names them. */
-export function statusKeys(report: StackReport) {
+function statusKeys(report: StackReport) {
   return {
     API_URL: report.apiUrl,
     FUNCTIONS_URL: report.functionsUrl,

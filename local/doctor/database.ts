@@ -6,9 +6,18 @@ import { type Finding, findings } from './finding.ts'
 
 const { ok, problem, skipped } = findings('Database')
 const reset = 'npm run reset makes a fresh database.'
+/** `npm run reset` leaves the server of DATABASE_URL alone. */
+const unset = 'Unset DATABASE_URL: the private server is as hosted.'
 
-/** @param url of the database that runs now; without it there is nothing to ask */
-export async function checkDatabase(project: Project, url: string | undefined): Promise<Finding[]> {
+/**
+ * @param url of the database that runs now; without it there is nothing to ask
+ * @param isPrivate it is the private server of this folder, not that of DATABASE_URL
+ */
+export async function checkDatabase(
+  project: Project,
+  url: string | undefined,
+  isPrivate: boolean,
+): Promise<Finding[]> {
   if (url === undefined) return [skipped('Database', 'nothing runs: start the stack to have it looked at')]
   const sql = connect(url, 'doctor')
   try {
@@ -16,15 +25,17 @@ export async function checkDatabase(project: Project, url: string | undefined): 
     return [
       ok('Connection', `PostgreSQL ${server?.version} as ${server?.name}`),
       await checkMigrations(project, url),
-      ...await checkExtensions(sql),
-      await checkRoles(sql),
+      ...await checkExtensions(sql, isPrivate ? reset : unset),
+      await checkRoles(sql, isPrivate ? reset : unset),
       await checkRowSecurity(sql),
+      await checkMissingGrants(sql),
       await checkTableGrants(sql),
       await checkDefiners(sql),
     ]
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
-    return [problem('Connection', reason, `Read npm run logs -- postgres. ${reset}`)]
+    const fix = isPrivate ? `Read npm run logs -- postgres. ${reset}` : `Correct DATABASE_URL. ${unset}`
+    return [problem('Connection', reason, fix)]
   } finally {
     await sql.end({ timeout: 5 })
   }
@@ -36,7 +47,7 @@ async function checkMigrations(project: Project, url: string): Promise<Finding> 
   return problem('Migrations', `not applied: ${pending.join(', ')}`, 'npm start again.')
 }
 
-async function checkExtensions(sql: Sql): Promise<Finding[]> {
+async function checkExtensions(sql: Sql, fix: string): Promise<Finding[]> {
   const [row] = await sql<
     { cron?: string; crypto?: string; net: boolean; vault: boolean; stand_in: boolean }[]
   >`
@@ -47,7 +58,7 @@ async function checkExtensions(sql: Sql): Promise<Finding[]> {
         to_regclass('net._http_response') is not null as net,
         to_regclass('vault.decrypted_secrets') is not null as vault
   `
-  const without = (name: string) => problem(name, 'it is missing', reset)
+  const without = (name: string) => problem(name, 'it is missing', fix)
   return [
     row?.cron
       ? ok('pg_cron', row.cron)
@@ -61,7 +72,7 @@ async function checkExtensions(sql: Sql): Promise<Finding[]> {
 }
 
 /** As hosted: migrations and functions are no superuser, and only service_role passes row level security. */
-async function checkRoles(sql: Sql): Promise<Finding> {
+async function checkRoles(sql: Sql, fix: string): Promise<Finding> {
   const rows = await sql<{ rolname: string; rolsuper: boolean; rolbypassrls: boolean }[]>`
     select rolname, rolsuper, rolbypassrls
     from pg_roles
@@ -69,13 +80,13 @@ async function checkRoles(sql: Sql): Promise<Finding> {
   `
   const missing = ['anon', 'authenticated', 'service_role', 'authenticator', 'postgres']
     .filter((name) => !rows.some(({ rolname }) => rolname === name))
-  if (missing.length > 0) return problem('Roles', `missing: ${missing.join(', ')}`, reset)
+  if (missing.length > 0) return problem('Roles', `missing: ${missing.join(', ')}`, fix)
   const mighty = rows.filter(({ rolname, rolsuper, rolbypassrls }) =>
     rolsuper || (rolbypassrls && !['postgres', 'service_role'].includes(rolname))
   )
   if (mighty.length === 0) return ok('Roles', 'with the rights they have on a hosted project')
   const list = mighty.map(({ rolname }) => rolname).join(', ')
-  return problem('Roles', `${list} can pass row level security, unlike on a hosted project`, reset)
+  return problem('Roles', `${list} can pass row level security, unlike on a hosted project`, fix)
 }
 
 async function checkRowSecurity(sql: Sql): Promise<Finding> {
@@ -92,6 +103,44 @@ async function checkRowSecurity(sql: Sql): Promise<Finding> {
     'Row level security',
     `off for ${list(rows)}`,
     `alter table ${first?.name} enable row level security;`,
+  )
+}
+
+/** A policy lets nobody do what its role has no grant for, and a grant is worth nothing without its schema. */
+async function checkMissingGrants(sql: Sql): Promise<Finding> {
+  const rows = await sql<{ lacks: string; fix: string }[]>`
+    with wanted as (
+        select distinct n.nspname as schema, format('%I.%I', n.nspname, c.relname) as name, c.oid, r.rolname as role,
+            case p.polcmd when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete' else 'select' end as privilege
+        from pg_policy as p
+        join pg_class as c on c.oid = p.polrelid
+        join pg_namespace as n on n.oid = c.relnamespace
+        join pg_roles as r on r.oid = any (p.polroles)
+        where n.nspname in ('public', 'holdfast', 'audit')
+    ),
+    schemas as (
+        select distinct schema, role from wanted
+        union
+        select 'public', unnest(array['anon', 'authenticated', 'service_role'])
+    )
+    select format('%s may not use the schema %I', role, schema) as lacks,
+        format('grant usage on schema %I to %I;', schema, role) as fix
+    from schemas
+    where not has_schema_privilege(role, schema, 'usage')
+    union all
+    select format('%s may not %s %s, for which it has a policy', role, privilege, name),
+        format('grant %s on %s to %I;', privilege, name, role)
+    from wanted
+    where not case privilege
+        when 'delete' then has_table_privilege(role, oid, privilege)
+        else has_any_column_privilege(role, oid, privilege)
+    end
+  `
+  if (rows.length === 0) return ok('Missing grants', 'none: each policy has the grants it needs')
+  return problem(
+    'Missing grants',
+    rows.map(({ lacks }) => lacks).join('; '),
+    rows.map(({ fix }) => fix).join(' '),
   )
 }
 

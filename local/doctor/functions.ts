@@ -66,7 +66,10 @@ async function checkImportMaps(project: Project, functions: FunctionConfig[]): P
 async function checkPins(project: Project, map: string): Promise<Finding[]> {
   const path = relative(project.root, map)
   const imports = await readImports(map)
-  if (imports === undefined) return [problem('Import map', `${path} cannot be read`, 'Correct the file.')]
+  if (imports === undefined) {
+    const fix = `Create or correct that file, or name another as import_map in supabase/config.toml.`
+    return [problem('Import map', `${path} cannot be read as an import map`, fix)]
+  }
   const versions = await packageVersions(project)
   const found: Finding[] = []
   for (const target of Object.values(imports)) {

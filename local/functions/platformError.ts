@@ -1,7 +1,7 @@
 /** The answers that the platform gives in a function's stead: JSON `{ code, message }` and `sb-error-code`. */
 
 /** Codes and their statuses as hosted Supabase documents them; `NOT_IMPLEMENTED` is ours, for what cannot run locally. */
-export const platformStatus = {
+const platformStatus = {
   NOT_FOUND: 404,
   METHOD_NOT_ALLOWED: 405,
   WORKER_ERROR: 500,

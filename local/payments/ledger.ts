@@ -35,7 +35,7 @@ export interface Answer {
 }
 
 /** The card that is always refused. */
-export const declinedToken = 'tok_declined'
+const declinedToken = 'tok_declined'
 
 export class Ledger {
   readonly #charges = new Map<string, Charge>()

@@ -20,7 +20,7 @@ interface Process {
 }
 
 /** Path of the lock file, which a server keeps while it lives. */
-export function pidFile(dataDir: string): string {
+function pidFile(dataDir: string): string {
   return join(dataDir, 'postmaster.pid')
 }
 

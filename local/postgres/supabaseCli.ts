@@ -15,13 +15,16 @@ export interface CliResult {
 
 /** `args` without `--workdir`, which is the project's. The CLI may take five minutes. */
 export async function runSupabase(project: Project, args: string[]): Promise<CliResult> {
-  // The CLI keeps its settings in its home, and a record of use that is switched off here.
+  // The CLI keeps its settings in its home, and a record of use that is switched off here. Being a Bun program, it
+  // unpacks a library of its own into the temporary directory and leaves it there.
   const home = join(project.localDir, 'supabase-cli')
   await Deno.mkdir(home, { recursive: true })
   const { success, code, stdout, stderr } = await run(await findCli(), ['--workdir', project.root, ...args], {
     cwd: project.root,
     env: {
       HOME: home,
+      TMPDIR: home,
+      BUN_TMPDIR: home,
       SUPABASE_TELEMETRY_DISABLED: '1',
       DO_NOT_TRACK: '1',
       SUPABASE_NO_UPDATE_NOTIFIER: '1',

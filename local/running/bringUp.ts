@@ -141,12 +141,14 @@ function stackOptions(options: BringUpOptions, ports: StackPorts, database: Stac
     cron: database.cron,
     isolates,
     watch: true,
-    onLog: ({ function: name, isolate, stream, text, at }) => onLog({ name, text, at, isolate, stream }),
+    // What no function wrote is the stack's own.
+    onLog: ({ function: name, isolate, stream, text, at }) =>
+      onLog({ name: name || 'stack', text, at, isolate, stream }),
   }
 }
 
 /** Where somebody else's Supabase answers: asked for only when DATABASE_URL is one. */
-export function upstreamUrl(): string {
+function upstreamUrl(): string {
   return Deno.env.get('SUPABASE_URL') || 'http://127.0.0.1:54321'
 }
 

@@ -14,11 +14,16 @@ export interface FunctionProblem {
   fix: string
 }
 
+const spanSchema = z.object({ start: z.object({ line: z.number(), character: z.number() }) })
+type Span = z.infer<typeof spanSchema>
+
 const dependencySchema = z.object({
   specifier: z.string(),
   code: z.object({
+    /** What it resolves to. */
+    specifier: z.string().optional(),
     error: z.string().optional(),
-    span: z.object({ start: z.object({ line: z.number(), character: z.number() }) }).optional(),
+    span: spanSchema.optional(),
   }).optional(),
 })
 const graphSchema = z.object({
@@ -73,41 +78,64 @@ async function problemsOf(project: Project, config: FunctionConfig): Promise<Fun
   if (!success) {
     return [{
       function: config.name,
-      message: decoder.decode(stderr).trim().replace(/^error: /, ''),
+      message: withoutBacktrace(decoder.decode(stderr)).replace(/^error: /, ''),
       where: relative(project.root, config.importMap ?? config.entrypoint),
-      fix: 'Correct the import map, then start again.',
+      fix: 'Correct the import map, or the name of it in supabase/config.toml, then start again.',
     }]
   }
   const { modules } = graphSchema.parse(JSON.parse(decoder.decode(stdout)))
-  return modules.filter(({ specifier }) => specifier.startsWith('file:')).flatMap((module) => [
+  const own = modules.filter(({ specifier }) => specifier.startsWith('file:'))
+  const importers = new Map(
+    own.flatMap((module) =>
+      module.dependencies.flatMap(({ code }) =>
+        code?.specifier === undefined ? [] : [[code.specifier, placeOf(project, module.specifier, code.span)]]
+      )
+    ),
+  )
+  return own.flatMap((module) => [
     ...(module.error === undefined
       ? []
-      : [moduleProblem(project, config.name, module.specifier, module.error)]),
+      : [moduleProblem(project, config.name, module.specifier, module.error, importers)]),
     ...module.dependencies.flatMap(({ specifier, code }) => {
       if (code?.error === undefined || /^(https?|jsr|npm):/.test(specifier)) return []
-      const at = code.span === undefined
-        ? ''
-        : `:${code.span.start.line + 1}:${code.span.start.character + 1}`
       return [{
         function: config.name,
         message: `Cannot resolve the import "${specifier}"`,
-        where: shortPath(project, module.specifier) + at,
+        where: placeOf(project, module.specifier, code.span),
         fix: 'Correct the import, or add the package to package.json and to supabase/functions/deno.json.',
       }]
     }),
   ])
 }
 
+/** Deno adds a backtrace of its own code, which helps nobody here. */
+function withoutBacktrace(stderr: string): string {
+  return stderr.replace(/\n+Stack backtrace:[\s\S]*$/, '').trim()
+}
+
 /** Deno ends its message with `at file:///…:line:column`; that is the place, and the rest is what is wrong there. */
-function moduleProblem(project: Project, name: string, specifier: string, error: string): FunctionProblem {
+function moduleProblem(
+  project: Project,
+  name: string,
+  specifier: string,
+  error: string,
+  importers: Map<string, string>,
+): FunctionProblem {
   const [, message, file, position] = /^([\s\S]*?)\n\s+at (file:\S+?)((?::\d+)+)$/.exec(error) ?? []
   const missing = /^Module not found/.test(error)
   return {
     function: name,
     message: missing ? `The module ${shortPath(project, specifier)} does not exist` : message ?? error,
-    where: file === undefined ? shortPath(project, specifier) : shortPath(project, file) + position,
+    where: file === undefined
+      ? importers.get(specifier) ?? shortPath(project, specifier)
+      : shortPath(project, file) + position,
     fix: missing ? 'Create the file, or correct the import of it.' : 'Correct the line, then start again.',
   }
+}
+
+function placeOf(project: Project, specifier: string, span: Span | undefined): string {
+  const at = span === undefined ? '' : `:${span.start.line + 1}:${span.start.character + 1}`
+  return shortPath(project, specifier) + at
 }
 
 function shortPath(project: Project, specifier: string): string {

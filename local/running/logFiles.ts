@@ -22,7 +22,7 @@ export interface LogLine {
 /** A file that has grown beyond this is put aside once (`.1`) when the stack starts, and begun anew. */
 const maxBytes = 10 * 1024 * 1024
 
-export function logDirectory(localDir: string): string {
+function logDirectory(localDir: string): string {
   return join(localDir, 'logs')
 }
 

@@ -32,14 +32,19 @@ export function styled(style: Style, text: string): string {
 export function describeFailure(error: unknown, debug: boolean): string {
   const message = error instanceof Error ? error.message || error.name : String(error)
   const where = error instanceof LocalError ? error.where : undefined
-  const fix = error instanceof LocalError
-    ? error.fix
-    : 'Run it again with --debug, and report what that shows.'
+  const fix = error instanceof LocalError ? error.fix : unforeseenFix(message)
   const lines = [`${styled('red', 'Error:')} ${message}`]
   if (where !== undefined) lines.push(`  where: ${where}`)
   lines.push(`  fix:   ${fix}`)
   if (debug && error instanceof Error) lines.push('', error.stack ?? '', ...causes(error))
   return lines.join('\n')
+}
+
+/** Files of another account are what `sudo npm start` leaves: a person can mend that, once told. */
+function unforeseenFix(message: string): string {
+  return /EACCES|EPERM|os error (1|13)\)/.test(message)
+    ? 'If the file is of another account (sudo npm start?): sudo chown -R "$(id -un)" .local node_modules'
+    : 'Run it again with --debug, and report what that shows.'
 }
 
 function causes(error: Error): string[] {

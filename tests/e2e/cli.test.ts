@@ -83,10 +83,19 @@ test('npm run logs -- orders --follow goes on as lines are written', async () =>
   await following.end()
 })
 
+test('npm run logs -- stack shows what the API refused', async () => {
+  const headers = { apikey: status.PUBLISHABLE_KEY }
+  await (await fetch(`${status.API_URL}/rest/v1/nowhere`, { headers })).body?.cancel()
+  await waitFor(
+    async () => (await checkout.run(['logs', 'stack'])).stdout.includes("the table 'public.nowhere'"),
+    { what: 'the refusal on the log of the stack', timeoutMs: 10_000, everyMs: 200 },
+  )
+})
+
 test('npm run logs of a name without a log says which there are', async () => {
   const { code, stderr } = await checkout.run(['logs', 'nobody'])
   expect(code).toBe(1)
-  expect(stderr).toMatch(/no log of "nobody"[\s\S]*orders, stack, postgres/)
+  expect(stderr).toMatch(/no log of "nobody"[\s\S]*There are: orders, stack, postgres/)
 })
 
 test('a second start says that one runs, shows its addresses and exits 0', async () => {
@@ -107,6 +116,27 @@ test('npm run doctor finds no problem', async () => {
   expect(findings.filter((finding: { state: string }) => finding.state === 'problem')).toEqual([])
   expect(code).toBe(0)
 })
+
+test(
+  'npm run doctor names a missing grant and one too many, with the statements that mend them',
+  async () => {
+    await asPostgres((sql) =>
+      sql.unsafe('revoke select on public.products from anon; grant insert on public.products to anon')
+    )
+    const { code, stdout } = await checkout.run(['doctor', '--json'])
+    expect(code).toBe(1)
+    const problems = JSON.parse(stdout).findings.filter((finding: { state: string }) =>
+      finding.state === 'problem'
+    )
+    expect(problems).toEqual([
+      expect.objectContaining({ name: 'Missing grants', fix: 'grant select on public.products to anon;' }),
+      expect.objectContaining({ name: 'Grants', fix: 'revoke insert on public.products from anon;' }),
+    ])
+    await asPostgres((sql) => sql.unsafe(problems.map(({ fix }: { fix: string }) => fix).join('\n')))
+    expect(await checkout.run(['doctor', '--json'])).toMatchObject({ code: 0 })
+  },
+  30_000,
+)
 
 test('a killed PostgreSQL is started again', async () => {
   const server = (await checkout.processes()).find(({ command }) => /postgres -D /.test(command))
@@ -181,10 +211,14 @@ function snippet(tool: 'curl' | 'supabase-js'): string {
 }
 
 async function countOrders(): Promise<number> {
+  const [row] = await asPostgres((sql) => sql`select count(*)::int as orders from public.orders`)
+  return row?.orders
+}
+
+async function asPostgres<T>(work: (sql: postgres.Sql) => Promise<T>): Promise<T> {
   const sql = postgres(status.DB_URL, { max: 1, connect_timeout: 2, onnotice() {} })
   try {
-    const [row] = await sql`select count(*)::int as orders from public.orders`
-    return row?.orders
+    return await work(sql)
   } finally {
     await sql.end({ timeout: 2 })
   }

@@ -60,9 +60,10 @@ test('an import that is nowhere: start names it and the line', async () => {
   try {
     const { code, stderr } = await checkout.start()
     expect(code).toBe(1)
-    expect(stderr).toMatch(/supabase\/functions\/health\/absent\.ts does not exist/)
     expect(stderr).toMatch(/Cannot resolve the import "nowhere-to-be-found"/)
     expect(stderr).toMatch(/supabase\/functions\/health\/index\.ts:1:\d+/)
+    expect(stderr).toMatch(/supabase\/functions\/health\/absent\.ts does not exist/)
+    expect(stderr).toMatch(/supabase\/functions\/health\/index\.ts:2:\d+/)
   } finally {
     await Deno.writeTextFile(file, good)
   }
@@ -119,6 +120,25 @@ test('--debug shows where an error came from', async () => {
   const { stderr } = await checkout.run(['start', '--port', 'abc', '--debug'])
   expect(stderr).toMatch(/ {4}at .*options\.ts/)
 })
+
+test.each([
+  ['[functions.orders]\nverify_jwt = "no"\n', /verify_jwt|boolean/],
+  ['[functions.orders\n', /Invalid TOML/],
+])('a config.toml that is wrong is told in words: %j', async (config, message) => {
+  const file = checkout.path('supabase', 'config.toml')
+  const good = await Deno.readTextFile(file)
+  await Deno.writeTextFile(file, config)
+  try {
+    const { code, stderr } = await checkout.start()
+    expect(code).toBe(1)
+    expect(stderr).toMatch(message)
+    expect(stderr).toMatch(/where: .*config\.toml/)
+    expect(stderr).not.toMatch(/"code":|^\s*\[\s*$/m)
+  } finally {
+    await Deno.writeTextFile(file, good)
+  }
+  await checkout.noProcesses()
+}, 30_000)
 
 test('npm run doctor names what would fail when deployed, with its fix, and exits 1', async () => {
   const file = checkout.path('supabase', 'config.toml')

@@ -151,9 +151,8 @@ describe('POST /orders', () => {
   })
 
   test('sells the last pieces once to a crowd, and refunds whoever came too late', async () => {
-    const [{ stock }] = await admin`select stock from public.products where sku = 'LAMP-1'` as unknown as [
-      { stock: number },
-    ]
+    const [{ stock }] = await admin<[{ stock: number }]>`
+      select stock from public.products where sku = 'LAMP-1'`
     const before = await payments.charges()
     const answers = await Promise.all(
       Array.from({ length: 12 }, (_, i) => place(orderOf({ 'LAMP-1': 1 }), i % 2 ? customer : other)),
