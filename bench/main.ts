@@ -41,7 +41,7 @@ async function main(args: string[]): Promise<void> {
   report.machine(await thisMachine(project, suite.packages))
   for (const measure of measures) {
     progress.step(`${name}: ${measure.name}`)
-    await withResources((resources) => measure.run({ project, report, progress, resources }))
+    await interruptible((resources, signal) => measure.run({ project, report, progress, resources, signal }))
     progress.done()
   }
 }
@@ -72,17 +72,27 @@ function chosen(suite: Suite, only: string): Measure[] {
 }
 
 /** Closes what `work` has started when it ends, and also when a signal ends the bench. */
-async function withResources(work: (resources: AsyncDisposableStack) => Promise<void>): Promise<void> {
+async function interruptible(
+  work: (resources: AsyncDisposableStack, signal: AbortSignal) => Promise<void>,
+): Promise<void> {
   const resources = new AsyncDisposableStack()
+  const interruption = new AbortController()
   let closing: Promise<void> | undefined
   const close = () => closing ??= resources.disposeAsync()
   const stops = Object.entries(exitCodes).map(([signal, code]) => {
-    const stop = () => void close().finally(() => Deno.exit(code))
+    const stop = () => {
+      interruption.abort()
+      void close().finally(() => Deno.exit(code))
+    }
     process.on(signal, stop)
     return () => process.off(signal, stop)
   })
   try {
-    await work(resources)
+    await work(resources, interruption.signal)
+  } catch (error) {
+    // Whatever fails now fails because it was interrupted: `stop` has the last word.
+    if (interruption.signal.aborted) await new Promise(() => {})
+    throw error
   } finally {
     await close()
     for (const stop of stops) stop()

@@ -25,24 +25,25 @@ export const coldStart: Measure = {
   },
 }
 
-async function measureImports({ project, report }: Bench): Promise<void> {
+async function measureImports({ project, report, signal }: Bench): Promise<void> {
   const measure = `${name} imports`
   const subjects = ['orders', ...packages]
   const orders = pathToFileURL(join(project.functionsDir, 'orders/index.ts')).href
-  const time = (subject: string) => importTime(project, subject === 'orders' ? orders : subject)
+  const time = (subject: string) => importTime(project, subject === 'orders' ? orders : subject, signal)
   await interleaved(subjects, 1, time)
   const times = await interleaved(subjects, rounds, time)
   for (const [subject, all] of times) report.figure({ measure, subject, value: median(all), unit: 'ms' })
   report.verdict({ measure, against: 'limit in ms', ratio: median(times.get('orders')!), aim: '<100' })
 }
 
-async function importTime(project: Project, module: string): Promise<number> {
+async function importTime(project: Project, module: string, signal: AbortSignal): Promise<number> {
   const script = fileURLToPath(new URL('./importTime.ts', import.meta.url))
   const [program, ...args] = denoCommand({ project, script, args: [module] })
   const { success, stdout, stderr } = await new Deno.Command(program, {
     args,
     cwd: project.root,
     stdin: 'null',
+    signal,
   }).output()
   const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes))
   if (!success) throw new Error(`Cannot import ${module}: ${err}`)

@@ -28,8 +28,12 @@ export const noopRoute: Measure = {
   async run(bench) {
     const servers = await startServers(bench)
     // The first second is the compiler's.
-    for (const subject of subjects) await measure(servers[subject], 1)
-    const results = await interleaved(subjects, rounds, (subject) => measure(servers[subject], seconds))
+    for (const subject of subjects) await measure(servers[subject], 1, bench.signal)
+    const results = await interleaved(
+      subjects,
+      rounds,
+      (subject) => measure(servers[subject], seconds, bench.signal),
+    )
 
     const figure = (measure: string, unit: string, value: (round: Round) => number) => {
       for (const [subject, all] of results) {
@@ -62,9 +66,9 @@ async function startServers({ project, resources }: Bench): Promise<Record<Subje
   return { holdfast: await start('holdfast'), hono: await start('hono'), deno: await start('deno') }
 }
 
-async function measure(server: DenoServer, seconds: number): Promise<Round> {
+async function measure(server: DenoServer, seconds: number, signal: AbortSignal): Promise<Round> {
   const before = await server.cpuMs()
-  const result = await load({ url: `${server.url}/bench`, connections, seconds })
+  const result = await load({ url: `${server.url}/bench`, connections, seconds, signal })
   const cpuMs = await server.cpuMs() - before
   return { ...result, cpuMicroseconds: cpuMs * 1_000 / result.requests }
 }

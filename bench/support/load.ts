@@ -7,6 +7,7 @@ export interface LoadOptions {
   seconds: number
   /** Node processes that share the connections. @default 1 */
   processes?: number
+  signal?: AbortSignal
 }
 
 export interface LoadResult {
@@ -28,10 +29,11 @@ interface Share {
 const script = fileURLToPath(new URL('./autocannon.mjs', import.meta.url))
 
 /** Rejects when any request failed: figures of a server that refuses are worth nothing. */
-export async function load({ url, connections, seconds, processes = 1 }: LoadOptions): Promise<LoadResult> {
+export async function load(options: LoadOptions): Promise<LoadResult> {
+  const { url, connections, seconds, processes = 1, signal } = options
   const perProcess = String(Math.ceil(connections / processes))
   const shares = await Promise.all(
-    Array.from({ length: processes }, () => runShare([url, perProcess, String(seconds)])),
+    Array.from({ length: processes }, () => runShare([url, perProcess, String(seconds)], signal)),
   )
   const failures = sum(shares.map((share) => share.failures))
   if (failures > 0) throw new Error(`Cannot measure ${url}: ${failures} requests failed`)
@@ -44,10 +46,11 @@ export async function load({ url, connections, seconds, processes = 1 }: LoadOpt
   }
 }
 
-async function runShare(args: string[]): Promise<Share> {
+async function runShare(args: string[], signal: AbortSignal | undefined): Promise<Share> {
   const { success, stdout, stderr } = await new Deno.Command('node', {
     args: [script, ...args],
     stdin: 'null',
+    signal,
   }).output()
   if (!success) throw new Error(`autocannon failed: ${new TextDecoder().decode(stderr)}`)
   return JSON.parse(new TextDecoder().decode(stdout))

@@ -23,4 +23,6 @@ export interface Bench {
   progress: Progress
   /** Closed after the measure, also when it fails or when the bench is interrupted; the last added first. */
   resources: AsyncDisposableStack
+  /** Aborted when the bench is interrupted; for programs that run to their end. */
+  signal: AbortSignal
 }

@@ -4,7 +4,6 @@
  * throws gets past it: expected refusals become their status, everything else a 500 that tells the client only
  * the request id.
  */
-import { type Context, Hono } from 'hono'
 import type { Actor, Caller, RequestInfo } from '../core/caller.ts'
 import { anonymousCaller } from '../core/caller.ts'
 import { type Env, env } from '../core/env.ts'
@@ -14,7 +13,8 @@ import { createCredentialVerifier, type CredentialVerifier } from '../security/c
 import { readJson } from './body.ts'
 import { clientIp, preflightHeaders, requestIdOf, setCorsHeaders, setSecurityHeaders } from './headers.ts'
 import { errorBody, problemBody, publicError, retryAfter, successBody, wantsProblem } from './responses.ts'
-import type { Method, Reply, Route, RouteContext } from './route.ts'
+import type { Reply, Route, RouteContext } from './route.ts'
+import { createRouter } from './router.ts'
 import { validate } from './schema.ts'
 
 export { type Reply, route, type RouteContext } from './route.ts'
@@ -47,29 +47,9 @@ interface Runtime {
   verify: CredentialVerifier
 }
 
-const methods: readonly Method[] = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE']
-
 /** Reads nothing and starts nothing until the first request. */
 export function defineApi(options: ApiOptions): Api {
-  const app = new Hono<{ Bindings: Exchange }>({ strict: false }).basePath(`/${options.name}`)
-  for (const route of options.routes) {
-    app.on(route.method, route.path, (context) => answer(route, context))
-  }
-  app.notFound(({ env: exchange, req }) => {
-    const allowed = methods.filter((method) => app.router.match(method, req.path)[0].length > 0)
-    return exchange.fail(
-      allowed.length === 0
-        ? new HoldfastError('NOT_FOUND', `There is no ${req.path} here`)
-        : new HoldfastError(
-          'METHOD_NOT_ALLOWED',
-          `${req.method} is not for ${req.path}: it takes ${allowed.join(', ')}`,
-          {
-            headers: { allow: allowed.join(', ') },
-          },
-        ),
-    )
-  })
-
+  const findRoute = createRouter(`/${options.name}`, options.routes)
   let runtime: Runtime | undefined
   return {
     ...options,
@@ -79,7 +59,15 @@ export function defineApi(options: ApiOptions): Api {
         runtime ??= startRuntime(options)
         exchange.begin(runtime)
         if (request.method === 'OPTIONS') return exchange.preflight()
-        return await app.fetch(request, exchange)
+        const { route, params } = findRoute(request)
+        exchange.route = route
+        if (route.auth !== 'none') exchange.identify(await runtime.verify(request.headers, route.auth))
+        if (route.params) exchange.params = await validate(route.params, 'params', params)
+        if (route.query) exchange.query = await validate(route.query, 'query', queryOf(request))
+        if (route.body) {
+          exchange.body = await validate(route.body, 'body', await readJson(request, route.maxBodyBytes))
+        }
+        return exchange.succeed(await route.handler(exchange as unknown as RouteContext))
       } catch (error) {
         return exchange.fail(error)
       }
@@ -97,27 +85,14 @@ function startRuntime({ name, logger }: ApiOptions): Runtime {
   }
 }
 
-async function answer(route: Route, context: Context<{ Bindings: Exchange }>): Promise<Response> {
-  const exchange = context.env
-  exchange.route = route
-  try {
-    const { verify } = exchange.runtime
-    if (route.auth !== 'none') exchange.identify(await verify(exchange.raw.headers, route.auth))
-    const { params, query, body } = route
-    exchange.params = params && await validate(params, 'params', context.req.param())
-    exchange.query = query && await validate(query, 'query', singles(context.req.queries()))
-    exchange.body = body && await validate(body, 'body', await readJson(exchange.raw, route.maxBodyBytes))
-    return exchange.succeed(await route.handler(exchange as unknown as RouteContext))
-  } catch (error) {
-    return exchange.fail(error)
-  }
-}
-
 /** A parameter given once is a string; given twice it stays a list, which schemas of strings refuse. */
-function singles(queries: Record<string, string[]>): Record<string, string | string[]> {
-  return Object.fromEntries(
-    Object.entries(queries).map(([name, all]) => [name, all.length === 1 ? all[0]! : all]),
-  )
+function queryOf(request: Request): Record<string, string | string[]> {
+  const { searchParams } = new URL(request.url)
+  const names = [...new Set(searchParams.keys())]
+  return Object.fromEntries(names.map((name) => {
+    const values = searchParams.getAll(name)
+    return [name, values.length === 1 ? values[0]! : values]
+  }))
 }
 
 /** One request and its answer; to the handler, its `RouteContext`. Reads headers only when they are asked for. */
@@ -215,7 +190,7 @@ class Exchange implements Actor, RequestInfo {
     type: string | undefined,
     extra?: Record<string, string>,
   ): Response {
-    const response = new Response(body, { status })
+    const response = new Response(this.method === 'HEAD' ? null : body, { status })
     const { headers } = response
     if (type !== undefined) headers.set('content-type', type)
     setSecurityHeaders(headers)
