@@ -12,8 +12,8 @@ import type { Bench, Measure } from '../support/suite.ts'
 
 const name = 'no-op route'
 const subjects = ['holdfast', 'hono', 'deno'] as const
-const rounds = 7
-const seconds = 3
+const rounds = 10
+const seconds = 2
 /** Enough that the server never waits for a client, few enough that latency is more than a queue's length. */
 const connections = 16
 
@@ -71,12 +71,4 @@ async function measure(server: DenoServer, seconds: number, signal: AbortSignal)
   const result = await load({ url: `${server.url}/bench`, connections, seconds, signal })
   const cpuMs = await server.cpuMs() - before
   return { ...result, cpuMicroseconds: cpuMs * 1_000 / result.requests }
-}
-
-/** Of each round's own ratio: its two subjects ran one after the other, under much the same conditions. */
-function medianRatio(results: Map<Subject, Round[]>, against: Subject): number {
-  const theirs = results.get(against)!
-  return median(
-    results.get('holdfast')!.map((ours, round) => ours.requestsPerSecond / theirs[round]!.requestsPerSecond),
-  )
 }
