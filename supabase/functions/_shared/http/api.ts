@@ -13,7 +13,7 @@ import { createCredentialVerifier, type CredentialVerifier } from '../security/c
 import { readJson } from './body.ts'
 import { clientIp, preflightHeaders, requestIdOf, setCorsHeaders, setSecurityHeaders } from './headers.ts'
 import { errorBody, problemBody, publicError, retryAfter, successBody, wantsProblem } from './responses.ts'
-import type { Reply, Route, RouteContext } from './route.ts'
+import type { Reply, Route } from './route.ts'
 import { createRouter } from './router.ts'
 import { validate } from './schema.ts'
 
@@ -67,7 +67,7 @@ export function defineApi(options: ApiOptions): Api {
         if (route.body) {
           exchange.body = await validate(route.body, 'body', await readJson(request, route.maxBodyBytes))
         }
-        return exchange.succeed(await route.handler(exchange as unknown as RouteContext))
+        return exchange.succeed(await route.handler(exchange))
       } catch (error) {
         return exchange.fail(error)
       }
