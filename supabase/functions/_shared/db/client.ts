@@ -10,11 +10,14 @@
 import type { Actor, Caller } from '../core/caller.ts'
 import { env } from '../core/env.ts'
 import { HoldfastError } from '../core/errors.ts'
+import { CommitUnknownError, unavailable } from './databaseError.ts'
 import { type Lease, Pool, type Row } from './pool.ts'
 import type { SqlQuery } from './sql.ts'
+import { type BeginOptions, Transaction, type Tx } from './transaction.ts'
 
 export type { Row } from './pool.ts'
-export { identifier, sql, sqlArray, SqlQuery } from './sql.ts'
+export { identifier, sql, sqlArray, sqlList, SqlQuery } from './sql.ts'
+export type { Transaction, Tx } from './transaction.ts'
 
 export interface DbOptions {
   url: string
@@ -32,15 +35,6 @@ export interface DbOptions {
   applicationName?: string
 }
 
-/** Statements of one open transaction. */
-export interface Tx {
-  /**
-   * Runs a statement and resolves to its rows. Statements sent without waiting for each other share a round
-   * trip. Rejects with a `DatabaseError`; the transaction can then only roll back.
-   */
-  query<T extends Row = Row>(query: SqlQuery): Promise<T[]>
-}
-
 /** Whoever SQL runs as. */
 export interface Scope {
   /** One statement in a transaction of its own: one round trip. */
@@ -54,6 +48,13 @@ export interface Db {
   as(actor: Actor): Scope
   /** As `service_role`, past row level security. The reason is shown in `pg_stat_activity` while it runs. */
   asService(reason: string): Scope
+  /** A transaction whose end is the caller's to say. Nothing is sent before its first statement. */
+  begin(as: Actor | { service: string }, options?: BeginOptions): Transaction
+  /**
+   * The connection's own role, for what Holdfast itself keeps: one statement, one round trip, committed at once.
+   * Not for the application: no caller's rights hold here.
+   */
+  readonly owner: { query<T extends Row = Row>(query: SqlQuery): Promise<T[]> }
   /** One trip to the server and back, in milliseconds. */
   ping(): Promise<number>
   /** Waits up to five seconds for what is running, then closes every connection. */
@@ -104,28 +105,38 @@ export function createDb(options: DbOptions): Db {
     acquireTimeoutMs,
     applicationName,
   })
-  const timeouts = {
-    statement_timeout: String(statementTimeoutMs),
-    idle_in_transaction_session_timeout: String(statementTimeoutMs),
+  const begin = (role: string, settings: Record<string, string>, options: BeginOptions = {}): Transaction => {
+    const limit = String(options.timeoutMs ?? statementTimeoutMs)
+    const timeouts = { statement_timeout: limit, idle_in_transaction_session_timeout: limit }
+    return new Transaction(() => pool.lease(), { role, ...timeouts, ...settings }, options)
   }
 
-  const scope = (role: string, settings: Record<string, string>): Scope => {
-    if (!roles.includes(role)) {
+  const asActor = ({ caller, request }: Actor): [role: string, settings: Record<string, string>] => {
+    if (!roles.includes(caller.role)) {
       throw new HoldfastError(
         'FORBIDDEN',
-        `Cannot run SQL as the role "${role}": only ${roles.join(', ')}`,
+        `Cannot run SQL as the role "${caller.role}": only ${roles.join(', ')}`,
       )
     }
-    return createScope(pool, { role, ...timeouts, ...settings })
+    return [caller.role, callerSettings({ caller, request })]
   }
 
+  const asService = (reason: string): [role: string, settings: Record<string, string>] => ['service_role', {
+    'request.jwt.claims': '{"role":"service_role"}',
+    'application_name': `${applicationName}: ${reason}`.slice(0, 63),
+  }]
+
   return {
-    as: (actor) => scope(actor.caller.role, callerSettings(actor)),
-    asService: (reason) =>
-      scope('service_role', {
-        'request.jwt.claims': '{"role":"service_role"}',
-        'application_name': `${applicationName}: ${reason}`.slice(0, 63),
-      }),
+    as: (actor) => createScope(begin, ...asActor(actor)),
+    asService: (reason) => createScope(begin, ...asService(reason)),
+    begin: (as, options) => begin(...('service' in as ? asService(as.service) : asActor(as)), options),
+    owner: {
+      query: <T extends Row>(query: SqlQuery) =>
+        withLease(pool, async (lease) => {
+          const { text, values } = query.compile()
+          return [...await lease.send<T>(text, values)]
+        }),
+    },
     ping: () =>
       withLease(pool, async (lease) => {
         const startedAt = performance.now()
@@ -172,55 +183,37 @@ function callerSettings({ caller, request }: Actor): Record<string, string> {
   }
 }
 
-function createScope(pool: Pool, settings: Record<string, string>): Scope {
-  const names = Object.keys(settings)
-  const opening = `select ${
-    names.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, true)`).join(
-      ', ',
-    )
-  }`
-  const openingValues = Object.entries(settings).flat()
-
-  const open = (lease: Lease): Promise<void> =>
-    allDone([lease.send('begin'), lease.send(opening, openingValues)])
-
+function createScope(
+  begin: (role: string, settings: Record<string, string>) => Transaction,
+  role: string,
+  settings: Record<string, string>,
+): Scope {
   return {
     query: async <T extends Row>(query: SqlQuery) => {
-      const { text, values } = query.compile()
-      return await withLease(pool, async (lease) => {
-        const opened = open(lease)
-        const rows = lease.send<T>(text, values)
-        await allDone([opened, rows, lease.send('commit')])
-        return [...await rows]
-      })
+      try {
+        return await begin(role, settings).commit<T>({ last: query })
+      } catch (error) {
+        // Whoever asks with one statement is told what every lost statement is told.
+        throw error instanceof CommitUnknownError ? unavailable(lost, { cause: error }) : error
+      }
     },
 
-    transaction: (work) =>
-      withLease(pool, async (lease) => {
-        let opened: Promise<void> | undefined
-        const tx: Tx = {
-          async query<T extends Row>(query: SqlQuery) {
-            const { text, values } = query.compile()
-            opened ??= open(lease)
-            const rows = lease.send<T>(text, values)
-            await allDone([opened, rows])
-            return [...await rows]
-          },
-        }
-        try {
-          const result = await work(tx)
-          if (opened !== undefined) await commit(lease)
-          return result
-        } catch (error) {
-          // The error that led here is the one to report. Where the connection is lost, the server rolls back.
-          if (opened !== undefined) {
-            await lease.send('rollback').catch(() => lease.discard())
-          }
-          throw error
-        }
-      }),
+    transaction: async (work) => {
+      const tx = begin(role, settings)
+      try {
+        const result = await work(tx)
+        await tx.commit()
+        return result
+      } catch (error) {
+        // The error that led here is the one to report.
+        await tx.rollback()
+        throw error
+      }
+    },
   }
 }
+
+const lost = 'Cannot reach PostgreSQL: the connection was lost before it answered'
 
 async function withLease<T>(
   pool: Pool,
@@ -231,26 +224,5 @@ async function withLease<T>(
     return await work(lease)
   } finally {
     lease.giveBack()
-  }
-}
-
-/** PostgreSQL answers the commit of a failed transaction with ROLLBACK, and no error. */
-async function commit(lease: Lease): Promise<void> {
-  const { command } = await lease.send('commit')
-  if (command !== 'COMMIT') {
-    throw new HoldfastError(
-      'INTERNAL_ERROR',
-      'Cannot commit: a statement failed, its error was caught, and PostgreSQL rolled everything back',
-    )
-  }
-}
-
-/**
- * Like `Promise.all`, but waits for all of them, so that nothing is on its way when the connection is given back.
- * The first in the list that failed is the cause; those behind it only say that the transaction is aborted.
- */
-async function allDone(promises: Promise<unknown>[]): Promise<void> {
-  for (const result of await Promise.allSettled(promises)) {
-    if (result.status === 'rejected') throw result.reason
   }
 }

@@ -24,6 +24,22 @@ export class DatabaseError extends HoldfastError {
   }
 }
 
+/**
+ * The connection broke while a commit was on its way: it may or may not have happened. Never repeated blindly, hence
+ * not `retryable`; a request with an idempotency key may be.
+ */
+export class CommitUnknownError extends DatabaseError {
+  override name = 'CommitUnknownError'
+
+  constructor(cause: unknown, details?: Record<string, unknown>) {
+    super('COMMIT_UNKNOWN', 'The connection broke during the commit: it may or may not have happened', {
+      cause,
+      details,
+      retryable: false,
+    })
+  }
+}
+
 /** Any failure of a statement or a connection as a `HoldfastError`; one that is already is left alone. */
 export function toDatabaseError(error: unknown): HoldfastError {
   if (isHoldfastError(error)) return error

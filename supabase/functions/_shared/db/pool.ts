@@ -22,8 +22,10 @@ export type Row = Record<string, unknown>
 const lost = 'Cannot reach PostgreSQL: the connection was lost'
 const closed = 'Cannot reach PostgreSQL: the pool is closed'
 
-/** A connection while it is lent. Give it back exactly once. */
+/** A connection while it is lent. Give it back once. */
 export interface Lease {
+  /** The connection is gone: nothing that is sent now reaches the server. */
+  readonly lost: boolean
   /**
    * Sends a statement in one round trip; those sent without waiting for each other share one.
    * Rejects with a `DatabaseError`, at once when the connection is lost.
@@ -58,6 +60,9 @@ export class Pool {
   async lease(): Promise<Lease> {
     const connection = await this.#acquire()
     return {
+      get lost() {
+        return connection.lost
+      },
       send: (text, values) => connection.send(text, values),
       giveBack: () => this.#giveBack(connection),
       discard: () => this.#drop(connection),
@@ -196,9 +201,17 @@ class Connection {
       const query = this.#reserved.unsafe<T[]>(text, values)
       Object.defineProperty(query, 'describeFirst', { get: () => false, set: () => {} })
       query
-        .then(resolve, (error) => reject(toDatabaseError(error)))
+        .then(resolve, (error) => {
+          // The server's last words on this connection, ahead of its end.
+          if (error?.severity === 'FATAL') this.#lost = true
+          reject(toDatabaseError(error))
+        })
         .finally(() => this.#pending.delete(reject))
     })
+  }
+
+  get lost(): boolean {
+    return this.#lost
   }
 
   /** Nobody has lent it; `expire` is called when that stays so. */

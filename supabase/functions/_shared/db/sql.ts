@@ -55,6 +55,12 @@ export function sqlArray(values: readonly unknown[]): SqlQuery {
   return new SqlQuery(['', ''], [`{${items.join(',')}}`])
 }
 
+/** Pieces one after the other, with commas between them: columns, expressions, rows. */
+export function sqlList(pieces: readonly SqlQuery[]): SqlQuery {
+  const between = pieces.slice(1).map(() => ', ')
+  return new SqlQuery(['', ...between, ''], pieces)
+}
+
 function write(query: SqlQuery, values: (string | null)[]): string {
   let text = query.strings[0] ?? ''
   query.parts.forEach((part, index) => {
