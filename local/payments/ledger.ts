@@ -43,12 +43,11 @@ export class Ledger {
   readonly #refunds = new Map<string, Refund>()
   readonly #keys = new Map<string, { fingerprint: string; answer: Answer }>()
 
-  /** Newest last, each with whether it was refunded. */
-  charges(): (Charge & { refunded: boolean })[] {
-    return [...this.#charges.values()].map((charge) => ({
-      ...charge,
-      refunded: this.#refunds.has(charge.id),
-    }))
+  /** Newest last, each with whether it was refunded; all, or those made under one reference. */
+  charges(reference: string | null = null): (Charge & { refunded: boolean })[] {
+    return [...this.#charges.values()]
+      .filter((charge) => reference === null || charge.reference === reference)
+      .map((charge) => ({ ...charge, refunded: this.#refunds.has(charge.id) }))
   }
 
   /**

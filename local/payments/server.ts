@@ -3,7 +3,7 @@
  *
  *     POST /charges   { amountMinor, currency, token, reference? }   201; token "tok_declined": 402 card_declined
  *     POST /refunds   { chargeId }                                   201; again: the same refund
- *     GET  /charges   { data: [charge with refunded] }               the ledger, oldest first
+ *     GET  /charges   { data: [charge with refunded] }               the ledger, oldest first; ?reference= narrows it
  *     POST /_control  { mode, status?, delayMs?, next? }             how the next calls are treated
  *     GET  /_control  the control in force
  *     GET  /_control/log  { data: [{ method, path, at, key, mode }] }  every call received, oldest first
@@ -87,7 +87,10 @@ export function startPayments({ port }: { port: number }): Promise<PaymentsServe
   async function book(request: Request, pathname: string, key: string | null): Promise<Answer> {
     switch (`${request.method} ${pathname}`) {
       case 'GET /charges':
-        return { status: 200, body: { data: ledger.charges() } }
+        return {
+          status: 200,
+          body: { data: ledger.charges(new URL(request.url).searchParams.get('reference')) },
+        }
       case 'POST /charges':
         return await bookOnce(request, key, chargeSchema, (charge) => ledger.charge(charge))
       case 'POST /refunds':

@@ -199,6 +199,7 @@ comment on function private.order_as_json(uuid) is
 
 
 create or replace function private.place_order(
+    p_order_id uuid,
     p_items jsonb,
     p_currency text,
     p_payment_id uuid,
@@ -212,7 +213,6 @@ set search_path = ''
 as $$
 declare
     v_user_id uuid := auth.uid();
-    v_order_id uuid;
     v_problem jsonb;
     v_total bigint;
 begin
@@ -256,9 +256,8 @@ begin
                 detail = jsonb_build_object('chargedMinor', p_amount_minor, 'totalMinor', v_total)::text;
     end if;
 
-    insert into public.orders (user_id, status, total_minor, currency)
-    values (v_user_id, 'paid', v_total, p_currency)
-    returning orders.id into v_order_id;
+    insert into public.orders (id, user_id, status, total_minor, currency)
+    values (p_order_id, v_user_id, 'paid', v_total, p_currency);
 
     with taken as (
         update public.products as p
@@ -268,19 +267,19 @@ begin
         returning p.id, p.sku, p.name, p.price_minor, w.quantity
     )
     insert into public.order_items (order_id, product_id, sku, name, quantity, unit_price_minor)
-    select v_order_id, taken.id, taken.sku, taken.name, taken.quantity, taken.price_minor
+    select p_order_id, taken.id, taken.sku, taken.name, taken.quantity, taken.price_minor
     from taken;
 
     insert into public.payments (id, order_id, provider_charge_id, status, amount_minor, currency)
-    values (p_payment_id, v_order_id, p_charge_id, 'succeeded', v_total, p_currency);
+    values (p_payment_id, p_order_id, p_charge_id, 'succeeded', v_total, p_currency);
 
-    return private.order_as_json(v_order_id);
+    return private.order_as_json(p_order_id);
 end;
 $$;
 
-comment on function private.place_order(jsonb, text, uuid, text, bigint) is
+comment on function private.place_order(uuid, jsonb, text, uuid, text, bigint) is
     'Takes the stock and writes order, items and payment for the caller, or raises PT409 with what is wrong and '
-    'changes nothing. p_items: [{sku, quantity}], each sku once. The charge has been made: its amount must be the total.';
+    'changes nothing. p_order_id is chosen by the caller. p_items: [{sku, quantity}], each sku once. The charge has been made: its amount must be the total.';
 
 
 create or replace function private.cancel_order(p_order_id uuid)
@@ -390,7 +389,7 @@ revoke execute on all functions in schema private from public, anon;
 grant execute
     on function
         private.order_as_json(uuid),
-        private.place_order(jsonb, text, uuid, text, bigint),
+        private.place_order(uuid, jsonb, text, uuid, text, bigint),
         private.cancel_order(uuid),
         private.record_refund(uuid, text),
         private.delete_order(uuid)

@@ -97,6 +97,16 @@ describe('POST /charges', () => {
   })
 })
 
+describe('GET /charges', () => {
+  test('with a reference lists what was charged under it', async () => {
+    const reference = uniqueKey()
+    await (await post('/charges', { ...charge, reference })).body?.cancel()
+    const { data } = await get(`/charges?reference=${reference}`)
+    expect(data).toEqual([expect.objectContaining({ reference, refunded: false })])
+    expect((await get('/charges?reference=none')).data).toEqual([])
+  })
+})
+
 describe('POST /refunds', () => {
   test('refunds a charge once, whatever the key', async () => {
     const { id } = await (await post('/charges', charge)).json()

@@ -1,4 +1,8 @@
-/** The payment provider, over HTTP. Each call carries an idempotency key, so asking twice charges once. */
+/**
+ * The payment provider, over HTTP. Each call that moves money carries an idempotency key, so asking twice charges
+ * once; a charge is also found again by that key, for whoever died before they heard the answer.
+ */
+import { z } from 'zod'
 import { HoldfastError } from '../_shared/core/errors.ts'
 
 export interface Charge {
@@ -20,6 +24,8 @@ export interface RefundRequest {
 }
 
 export interface PaymentProvider {
+  /** The charge made with that idempotency key, if the provider has booked one. */
+  findCharge(idempotencyKey: string, signal?: AbortSignal): Promise<Charge | undefined>
   /**
    * Rejects with `PAYMENT_DECLINED` (402), `UPSTREAM_ERROR` when the provider failed, and `UPSTREAM_TIMEOUT` when
    * it did not answer: only then it is not known whether the money moved.
@@ -35,18 +41,11 @@ export interface PaymentProviderOptions {
 }
 
 export function createPaymentProvider({ url, timeoutMs = 5_000 }: PaymentProviderOptions): PaymentProvider {
-  async function post(
-    path: string,
-    idempotencyKey: string,
-    body: unknown,
-    signal?: AbortSignal,
-  ): Promise<Response> {
+  async function call(path: string, init: RequestInit, signal?: AbortSignal): Promise<Response> {
     const timeout = AbortSignal.timeout(timeoutMs)
     try {
       return await fetch(new URL(path, url), {
-        method: 'POST',
-        headers: { 'content-type': 'application/json', 'idempotency-key': idempotencyKey },
-        body: JSON.stringify(body),
+        ...init,
         signal: signal === undefined ? timeout : AbortSignal.any([signal, timeout]),
       })
     } catch (cause) {
@@ -60,9 +59,21 @@ export function createPaymentProvider({ url, timeoutMs = 5_000 }: PaymentProvide
     }
   }
 
+  function post(path: string, idempotencyKey: string, body: unknown, signal?: AbortSignal) {
+    const headers = { 'content-type': 'application/json', 'idempotency-key': idempotencyKey }
+    return call(path, { method: 'POST', headers, body: JSON.stringify(body) }, signal)
+  }
+
   return {
+    async findCharge(idempotencyKey, signal) {
+      const response = await call(`/charges?reference=${encodeURIComponent(idempotencyKey)}`, {}, signal)
+      const { data } = await answerOf(response, 'question for a charge', chargeList)
+      return data[0]
+    },
+
     async charge({ idempotencyKey, ...request }, signal) {
-      const response = await post('/charges', idempotencyKey, request, signal)
+      const charge = { ...request, reference: idempotencyKey }
+      const response = await post('/charges', idempotencyKey, charge, signal)
       if (response.status === 402) {
         const answer = await response.json().catch(() => ({}))
         throw new HoldfastError('PAYMENT_DECLINED', 'The payment was declined', {
@@ -70,15 +81,18 @@ export function createPaymentProvider({ url, timeoutMs = 5_000 }: PaymentProvide
           details: { reason: answer?.error?.code ?? 'declined' },
         })
       }
-      const { id } = await answerOf(response, 'charge')
-      return { id, amountMinor: request.amountMinor, currency: request.currency }
+      return await answerOf(response, 'charge', chargeAnswer)
     },
 
     async refund({ idempotencyKey, chargeId }, signal) {
-      return await answerOf(await post('/refunds', idempotencyKey, { chargeId }, signal), 'refund')
+      const response = await post('/refunds', idempotencyKey, { chargeId }, signal)
+      return await answerOf(response, 'refund', z.object({ id: z.string() }))
     },
   }
 }
+
+const chargeAnswer = z.object({ id: z.string(), amountMinor: z.int(), currency: z.string() })
+const chargeList = z.object({ data: z.array(chargeAnswer) })
 
 let shared: PaymentProvider | undefined
 
@@ -92,19 +106,21 @@ export function paymentProvider(): PaymentProvider {
   return shared = createPaymentProvider({ url })
 }
 
-async function answerOf(response: Response, what: string): Promise<{ id: string }> {
+async function answerOf<T>(response: Response, what: string, schema: z.ZodType<T>): Promise<T> {
   const text = await response.text()
-  if (response.ok) {
-    const answer: unknown = JSON.parse(text)
-    if (typeof answer === 'object' && answer !== null && 'id' in answer && typeof answer.id === 'string') {
-      return { id: answer.id }
-    }
-  }
+  const answer = response.ok ? schema.safeParse(json(text)).data : undefined
+  if (answer !== undefined) return answer
   throw new HoldfastError(
     'UPSTREAM_ERROR',
     `The payment provider answered a ${what} with ${response.status}`,
-    {
-      cause: text.slice(0, 500),
-    },
+    { cause: text.slice(0, 500) },
   )
+}
+
+function json(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
 }

@@ -190,7 +190,7 @@ async function writeOrder(
 ): Promise<Order> {
   const [row] = await db().as(customer).query<{ order: Order }>(sql`
     select private.place_order(
-      ${items}::jsonb, ${charge.currency}, ${paymentId}::uuid, ${charge.id}, ${charge.amountMinor}::bigint
+      ${crypto.randomUUID()}::uuid, ${items}::jsonb, ${charge.currency}, ${paymentId}::uuid, ${charge.id}, ${charge.amountMinor}::bigint
     ) as order`)
   return row!.order
 }
