@@ -146,6 +146,15 @@ function otherFailure(project: Project, output: string): LocalError {
       },
     )
   }
+  if (output.includes('inserted before the last migration')) {
+    const names = [...output.matchAll(/^\S*?(\d+_\S+\.sql)$/gm)].map(([, name]) => name).join(', ')
+    return new LocalError(`Cannot apply ${names || 'a migration'}: the database has had later ones`, {
+      where: project.migrationsDir,
+      fix:
+        'Start afresh with `npm run reset`, or give it a name that sorts last if the data of this database matter.',
+      cause: output,
+    })
+  }
   return new LocalError(
     `Cannot apply the migrations: ${output.split('\n').at(-1) ?? 'the Supabase CLI failed'}`,
     {

@@ -215,6 +215,20 @@ onEachPostgres('db/client', (pg) => {
       expect(await trips(() => db.as(actor).query(sql`select ${1}::int, ${'two'}::text`))).toBe(1)
     })
 
+    test('however long the claims are', async () => {
+      // A slow reader of the wire, so that a second trip cannot slip into the first.
+      const gate = startWireProxy({ target: database.url, settleMs: 10 })
+      const far = createDb({ url: gate.url, max: 1 })
+      const actor = signedIn(adaId)
+      actor.caller.claims.app_metadata = { teams: 'x'.repeat(3_000) }
+      await far.ping()
+      const before = gate.counts().roundTrips
+      await far.as(actor).query(sql`select 1`)
+      expect(gate.counts().roundTrips - before).toBe(1)
+      await far.close()
+      await gate.close()
+    })
+
     test('n dependent statements cost n + 1', async () => {
       const work = () =>
         db.as(signedIn(adaId)).transaction(async (tx) => {
@@ -261,6 +275,22 @@ onEachPostgres('db/client', (pg) => {
       await expect(next).resolves.toBeGreaterThan(0)
     })
 
+    test('transactions that hold every connection do not wait for their own books', async () => {
+      const narrow = open({ max: 2, acquireTimeoutMs: 1_000 })
+      const both = Promise.withResolvers<void>()
+      let holding = 0
+      const work = () =>
+        narrow.as(anonymous).transaction(async (tx) => {
+          await tx.query(sql`select 1`)
+          if (++holding === 2) both.resolve()
+          await both.promise
+          return await narrow.owner.query(sql`select current_user::text as role`)
+        })
+      // The third waits for a connection all the while, and is served by neither's books.
+      const results = await Promise.all([work(), work(), narrow.as(anonymous).query(sql`select 1 as one`)])
+      expect(results).toEqual([[{ role: 'postgres' }], [{ role: 'postgres' }], [{ one: 1 }]])
+    })
+
     test('a burst wider than the pool is served in full', async () => {
       const burst = Array.from(
         { length: 40 },
@@ -272,6 +302,21 @@ onEachPostgres('db/client', (pg) => {
       const uids = (await Promise.all(burst)).map(([row]) => row?.uid)
       expect(uids).toEqual(uids.map((_, i) => i % 2 === 0 ? adaId : graceId))
     })
+  })
+
+  test('a server that takes connections and closes them is SERVICE_UNAVAILABLE, at once', async () => {
+    const gate = startWireProxy({ target: database.url })
+    gate.refuse(true)
+    const refused = open({ url: gate.url })
+    await expect(refused.ping()).rejects.toMatchObject({
+      code: 'SERVICE_UNAVAILABLE',
+      message: expect.stringContaining('Cannot reach PostgreSQL'),
+    })
+    expect(gate.counts().connections).toBeLessThan(3)
+    gate.refuse(false)
+    await expect(refused.ping()).resolves.toBeGreaterThan(0)
+    await refused.close()
+    await gate.close()
   })
 
   test('a server that is away is SERVICE_UNAVAILABLE, for all who wait, and its return is noticed', async () => {

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createDb, type Db, sql } from '../../supabase/functions/_shared/db/client.ts'
 import { type FreshDatabase, freshDatabase, onEachPostgres } from '../support/database.ts'
 import { openSql, type Sql } from '../support/sql.ts'
+import { waitFor } from '../support/wait.ts'
 import { startWireProxy, type WireProxy } from '../support/wireProxy.ts'
 
 onEachPostgres('db/transaction', (pg) => {
@@ -166,8 +167,21 @@ onEachPostgres('db/transaction', (pg) => {
     expect(limits).toEqual({
       statement: '12345ms',
       idle: '12345ms',
-      whole: pg.major >= 17 ? '12345ms' : null,
+      whole: pg.major >= 17 ? '12346ms' : null,
       isolation: 'serializable',
     })
+  })
+
+  test('a failed operation does not stop the server from counting', async () => {
+    const tx = db.begin(as, { timeoutMs: 500 })
+    await tx.query(sql`select pg_advisory_xact_lock(4711)`)
+    await tx.query(sql`savepoint one`)
+    await expect(tx.query(sql`select 1 / 0`)).rejects.toThrow()
+    await waitFor(
+      async () =>
+        (await admin`select from pg_locks where locktype = 'advisory' and objid = 4711`).count === 0,
+      { what: 'the server to end it' },
+    )
+    await tx.rollback()
   })
 })

@@ -134,8 +134,14 @@ export function createDb(options: DbOptions): Db {
       query: <T extends Row>(query: SqlQuery) =>
         withLease(pool, async (lease) => {
           const { text, values } = query.compile()
-          return [...await lease.send<T>(text, values)]
-        }),
+          // A network that swallows everything would keep the connection until TCP gives up.
+          const timer = setTimeout(() => lease.discard(), statementTimeoutMs)
+          try {
+            return [...await lease.send<T>(text, values)]
+          } finally {
+            clearTimeout(timer)
+          }
+        }, { reserve: true }),
     },
     ping: () =>
       withLease(pool, async (lease) => {
@@ -218,8 +224,9 @@ const lost = 'Cannot reach PostgreSQL: the connection was lost before it answere
 async function withLease<T>(
   pool: Pool,
   work: (lease: Lease) => Promise<T>,
+  options?: { reserve: boolean },
 ): Promise<T> {
-  const lease = await pool.lease()
+  const lease = await pool.lease(options)
   try {
     return await work(lease)
   } finally {

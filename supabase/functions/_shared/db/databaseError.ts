@@ -75,6 +75,7 @@ function fromSqlState(error: postgres.PostgresError): DatabaseError {
     case '57014':
     case '55P03':
     case '25P03':
+    case '25P04':
       return new DatabaseError('UPSTREAM_TIMEOUT', `PostgreSQL took too long: ${message}`, options)
     case '57P01':
     case '57P02':

@@ -3,6 +3,7 @@
  * connection and is thrown away with it: a statement can therefore never travel on a connection that was
  * replaced under it, where it would run outside its transaction and without its role.
  */
+import net from 'node:net'
 import postgres from 'postgres'
 import { toDatabaseError, unavailable } from './databaseError.ts'
 
@@ -40,6 +41,8 @@ export interface Lease {
 }
 
 interface Waiter {
+  /** May have the connection beyond `max`. */
+  reserve: boolean
   resolve(connection: Connection): void
   reject(error: Error): void
 }
@@ -56,9 +59,13 @@ export class Pool {
     this.#options = options
   }
 
-  /** Rejects with `SERVICE_UNAVAILABLE` when no connection can be had in time. */
-  async lease(): Promise<Lease> {
-    const connection = await this.#acquire()
+  /**
+   * Rejects with `SERVICE_UNAVAILABLE` when no connection can be had in time. With `reserve` one connection beyond
+   * `max` may be used: for the short statements a transaction waits for while it holds a connection itself. Without
+   * it, `max` such transactions would wait for each other.
+   */
+  async lease({ reserve = false } = {}): Promise<Lease> {
+    const connection = await this.#acquire(reserve)
     return {
       get lost() {
         return connection.lost
@@ -82,14 +89,18 @@ export class Pool {
     clearTimeout(timer)
   }
 
-  #acquire(): Promise<Connection> | Connection {
+  #acquire(reserve: boolean): Promise<Connection> | Connection {
     if (this.#closed) throw unavailable(closed)
     const idle = this.#idle.pop()
     if (idle !== undefined) {
       idle.busy()
       return idle
     }
-    return this.#all.size + this.#opening < this.#options.max ? this.#open() : this.#wait()
+    return this.#hasRoom(reserve) ? this.#open() : this.#wait(reserve)
+  }
+
+  #hasRoom(reserve: boolean): boolean {
+    return this.#all.size + this.#opening < this.#options.max + (reserve ? 1 : 0)
   }
 
   async #open(): Promise<Connection> {
@@ -110,7 +121,7 @@ export class Pool {
     throw unavailable(closed)
   }
 
-  #wait(): Promise<Connection> {
+  #wait(reserve: boolean): Promise<Connection> {
     return new Promise((resolve, reject) => {
       const { acquireTimeoutMs, max } = this.#options
       const settle = () => {
@@ -118,6 +129,7 @@ export class Pool {
         this.#waiting.delete(waiter)
       }
       const waiter: Waiter = {
+        reserve,
         resolve: (connection) => (settle(), resolve(connection)),
         reject: (error) => (settle(), reject(error)),
       }
@@ -131,11 +143,19 @@ export class Pool {
 
   #giveBack(connection: Connection): void {
     if (!this.#all.has(connection)) return
-    if (this.#closed) return this.#drop(connection)
-    const [next] = this.#waiting
+    if (this.#closed || connection.lost) return this.#drop(connection)
+    const beyond = this.#all.size > this.#options.max
+    const next = this.#nextWaiter(beyond)
     if (next !== undefined) return next.resolve(connection)
+    if (beyond) return this.#drop(connection)
     this.#idle.push(connection)
     connection.rest(this.#options.idleTimeoutMs, () => this.#drop(connection))
+  }
+
+  /** Those for whom the reserve is meant go first, else one transaction might wait for another for ever. */
+  #nextWaiter(onlyReserve: boolean): Waiter | undefined {
+    const waiting = [...this.#waiting]
+    return waiting.find(({ reserve }) => reserve) ?? (onlyReserve ? undefined : waiting[0])
   }
 
   /** Lets go of a connection that is lost or not to be trusted; whoever waits may open another in its place. */
@@ -144,7 +164,8 @@ export class Pool {
     connection.end()
     const index = this.#idle.indexOf(connection)
     if (index >= 0) this.#idle.splice(index, 1)
-    if (this.#waiting.size === 0 || this.#closed) return
+    const next = this.#nextWaiter(false)
+    if (next === undefined || this.#closed || !this.#hasRoom(next.reserve)) return
     // A failure to open is told to whoever waits by #open itself, or by their own timeout.
     this.#open().then((opened) => this.#giveBack(opened), () => {})
   }
@@ -172,8 +193,15 @@ class Connection {
   }
 
   private constructor(options: PoolOptions, onClose: () => void) {
-    this.#client = postgres(options.url, {
+    let opened = false
+    const settings: DriverOptions = {
       max: 1,
+      // Once: the driver would go on without end at a server that takes connections and closes them.
+      socket: (target) => {
+        if (opened) return Promise.reject(new Error('the server closed the connection before it was ready'))
+        opened = true
+        return openSocket(target, options.connectTimeoutMs)
+      },
       connect_timeout: options.connectTimeoutMs / 1_000,
       idle_timeout: undefined,
       max_lifetime: null,
@@ -187,7 +215,8 @@ class Connection {
         for (const reject of this.#pending) reject(unavailable(lost))
         if (this.#reserved !== undefined) onClose()
       },
-    })
+    }
+    this.#client = postgres(options.url, settings)
   }
 
   /**
@@ -202,8 +231,8 @@ class Connection {
       Object.defineProperty(query, 'describeFirst', { get: () => false, set: () => {} })
       query
         .then(resolve, (error) => {
-          // The server's last words on this connection, ahead of its end.
-          if (error?.severity === 'FATAL') this.#lost = true
+          // The server's last words on this connection, or none: its end is only a moment away.
+          if (!(error instanceof postgres.PostgresError) || error.severity === 'FATAL') this.#lost = true
           reject(toDatabaseError(error))
         })
         .finally(() => this.#pending.delete(reject))
@@ -234,4 +263,41 @@ class Connection {
   get ended(): Promise<void> {
     return this.#ended.promise
   }
+}
+
+/** What the driver's types do not tell. */
+interface DriverOptions extends postgres.Options<Record<string, never>> {
+  socket(target: { host: string[]; port: number[]; path: string | false }): Promise<net.Socket>
+}
+
+/**
+ * The driver's own sockets hold back the last piece of what needs more than one packet until the server has
+ * acknowledged the first: statements that are sent together would take a round trip more.
+ */
+function openSocket(
+  { host: [host], port: [port], path }: { host: string[]; port: number[]; path: string | false },
+  timeoutMs: number,
+): Promise<net.Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = net.connect(path ? { path } : { host, port: port!, noDelay: true })
+    const fail = (error: Error) => {
+      clearTimeout(timer)
+      reject(error)
+      socket.destroy()
+    }
+    const timer = setTimeout(
+      () =>
+        fail(Object.assign(new Error(`no connection within ${timeoutMs} ms`), { code: 'CONNECT_TIMEOUT' })),
+      timeoutMs,
+    )
+    // The driver takes the name for TLS from here.
+    Object.assign(socket, { host, port })
+    socket.once('error', fail)
+    socket.once('connect', () => {
+      clearTimeout(timer)
+      socket.off('error', fail)
+      socket.setNoDelay(true)
+      resolve(socket)
+    })
+  })
 }

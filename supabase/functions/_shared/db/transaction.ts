@@ -58,6 +58,8 @@ export class Transaction implements Tx {
   #started: Promise<Lease> | undefined
   #opening: Promise<void> | undefined
   #openingRow: Row | undefined
+  /** Carries the rollback, or what comes behind it. */
+  #ending: Lease | undefined
   #state: 'open' | 'closed' = 'open'
 
   /** Sends nothing and holds no connection until the first statement. */
@@ -121,18 +123,21 @@ export class Transaction implements Tx {
     const lease = await this.#started?.catch(() => undefined)
     this.#started = undefined
     if (lease !== undefined) {
+      this.#ending = lease
       const ended = lease.send('rollback')
       const sent = lease.lost ? undefined : after.map((query) => send(lease, query))
       const [rolledBack, ...results] = await Promise.allSettled([ended, ...sent ?? []])
       if (rolledBack!.status === 'rejected') lease.discard()
+      this.#ending = undefined
       lease.giveBack()
       if (sent !== undefined && rolledBack!.status === 'fulfilled') return firstFailure(results)
     }
     if (after.length === 0) return undefined
     // The connection went before it could carry them.
     try {
-      const another = await this.#acquire()
+      const another = this.#ending = await this.#acquire()
       const results = await Promise.allSettled(after.map((query) => send(another, query)))
+      this.#ending = undefined
       another.giveBack()
       return firstFailure(results)
     } catch (error) {
@@ -145,6 +150,7 @@ export class Transaction implements Tx {
     this.#state = 'closed'
     this.#started?.then((lease) => lease.discard(), () => {})
     this.#started = undefined
+    this.#ending?.discard()
   }
 
   /** Resolves when the opening is on its way, so that what is sent next shares its trip. */
@@ -181,8 +187,9 @@ function settingsOf(settings: Record<string, string>): SqlQuery[] {
 function limitsOf(timeoutMs: number | undefined): SqlQuery[] {
   if (timeoutMs === undefined) return []
   return [
+    // Longer than the idle limit: that one counts only while it is the shorter, and it alone survives a failed statement.
     sql`case when current_setting('server_version_num')::int >= 170000
-      then set_config('transaction_timeout', ${timeoutMs}, true) end`,
+      then set_config('transaction_timeout', ${timeoutMs + 1}, true) end`,
     sql`case when version() like '%linux%' then set_config('client_connection_check_interval', '2000', true) end`,
   ]
 }
