@@ -11,6 +11,7 @@ import type { Route } from './gateway/server.ts'
 import { startGateway } from './gateway/server.ts'
 import { localKeys } from './keys.ts'
 import { startPayments } from './payments/server.ts'
+import { storeVaultSecrets } from './postgres/vaultSecrets.ts'
 import type { Project } from './project.ts'
 
 export interface StackOptions {
@@ -149,6 +150,7 @@ async function startBackend(
       onLog({ function: '', isolate: '', stream: 'stderr', text: `API: ${line}`, at: new Date() }),
   })
   closeLater(() => api.close())
+  await storeVaultSecrets(adminUrl, { holdfast_url: url, holdfast_secret_key: localKeys.secret })
   const net = await startNetWorker({ adminUrl })
   closeLater(() => net.close())
   if (cron === 'runner') {
