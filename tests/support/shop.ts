@@ -17,7 +17,7 @@ export interface Answer {
   json: any
 }
 
-/** One call of a function as a plain HTTP client makes it, with the publishable key. */
+/** One call of a function as a plain HTTP client makes it: with the publishable key, a POST with a key of its own. */
 export async function callFunction(
   stack: { functionsUrl: string },
   path: string,
@@ -30,6 +30,7 @@ export async function callFunction(
       apikey: localKeys.publishable,
       ...(token !== undefined && { authorization: `Bearer ${token}` }),
       ...(body !== undefined && { 'content-type': 'application/json' }),
+      ...(method === 'POST' && { 'idempotency-key': crypto.randomUUID() }),
       ...headers,
     },
     body: body === undefined ? undefined : JSON.stringify(body),

@@ -56,6 +56,9 @@ test.each([
   ['LOG_LEVEL', 'loud'],
   ['TRUSTED_PROXY_HOPS', '-1'],
   ['TRUSTED_PROXY_HOPS', 'two'],
+  ['IDEMPOTENCY_STORE', 'disk'],
+  ['IDEMPOTENCY_STORE', 'redis'],
+  ['REDIS_URL', 'http://127.0.0.1:6379'],
 ])('readEnv() refuses %s=%s by name instead of taking it for absent', (name, value) => {
   expect(() => read({ [name]: value })).toThrow(name)
 })

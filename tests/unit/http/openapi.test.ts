@@ -99,6 +99,43 @@ test('openApiDocument() says how a list is asked for and paginated', () => {
   })
 })
 
+test('IK6: openApiDocument() publishes the key, how long its answer is kept, and what can be wrong with it', () => {
+  const valid = { path: '/', auth: 'none', summary: 'x', response: thing } as const
+  const handler = () => ({ data: { id: '', count: 1 } })
+  const paths = documentOf(
+    route({ ...valid, method: 'POST', idempotency: 'atomic', handler }),
+    route({
+      ...valid,
+      method: 'PUT',
+      idempotency: { mode: 'leased', required: false, ttlMs: 60_000 },
+      handler,
+    }),
+    route({ ...valid, method: 'DELETE', handler }),
+  ).paths as Record<string, Record<string, { responses: Record<string, unknown>; parameters: unknown[] }>>
+  const { post, put, delete: remove } = paths['/shop']!
+  expect(post).toMatchObject({
+    parameters: [{
+      name: 'Idempotency-Key',
+      in: 'header',
+      required: true,
+      description: expect.stringContaining('for 86400 seconds'),
+      schema: { type: 'string', minLength: 1, maxLength: 255 },
+    }],
+    responses: {
+      200: { headers: { 'Idempotency-Replayed': {} } },
+      400: { description: '`IDEMPOTENCY_KEY_REQUIRED`, `IDEMPOTENCY_KEY_INVALID`' },
+      409: { description: '`IDEMPOTENCY_KEY_IN_USE`' },
+      422: { description: '`IDEMPOTENCY_KEY_REUSED`' },
+      503: { description: '`SERVICE_UNAVAILABLE`' },
+    },
+  })
+  expect(put).toMatchObject({
+    parameters: [{ required: false, description: expect.stringContaining('for 60 seconds') }],
+    responses: { 400: { description: '`IDEMPOTENCY_KEY_INVALID`' } },
+  })
+  expect([remove!.parameters, Object.keys(remove!.responses)]).toEqual([[], ['200', '500']])
+})
+
 describe('a schema of another library', () => {
   const foreign: Schema<string> = {
     '~standard': { version: 1, vendor: 'other', validate: (value) => ({ value: String(value) }) },

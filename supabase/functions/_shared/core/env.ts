@@ -23,6 +23,10 @@ export interface Env {
   /** Origins that browsers may call from; `['*']` for any. */
   corsOrigins: string[]
   logLevel: 'debug' | 'info' | 'warn' | 'error'
+  /** Where the keys of leased routes are kept. */
+  idempotencyStore: 'postgres' | 'redis' | 'memory'
+  /** For the stores that say `redis`. */
+  redisUrl?: string
   /** Proxies in front of the function that append to `x-forwarded-for`, counted from the function outwards. */
   trustedProxyHops: number
 }
@@ -107,7 +111,12 @@ export function readEnv(source: EnvSource): Env {
     isolateId: text('SB_EXECUTION_ID') ?? crypto.randomUUID(),
     corsOrigins: (text('CORS_ORIGINS') ?? '*').split(',').map((origin) => origin.trim()).filter(Boolean),
     logLevel: oneOf('LOG_LEVEL', ['debug', 'info', 'warn', 'error'], 'info'),
+    idempotencyStore: oneOf('IDEMPOTENCY_STORE', ['postgres', 'redis', 'memory'], 'postgres'),
+    redisUrl: url('REDIS_URL', ['redis:', 'rediss:']),
     trustedProxyHops: Number(text('TRUSTED_PROXY_HOPS') ?? 1),
+  }
+  if (env.idempotencyStore === 'redis' && text('REDIS_URL') === undefined) {
+    problems.push('IDEMPOTENCY_STORE is redis, which needs REDIS_URL')
   }
   if (!Number.isInteger(env.trustedProxyHops) || env.trustedProxyHops < 0) {
     problems.push(

@@ -9,14 +9,17 @@ import { anonymousCaller } from '../core/caller.ts'
 import { type Env, env } from '../core/env.ts'
 import { HoldfastError, isHoldfastError } from '../core/errors.ts'
 import { createLogger, type Logger } from '../observability/logger.ts'
+import { takeKeyField } from '../resilience/idempotencyKey.ts'
 import { createCredentialVerifier, type CredentialVerifier } from '../security/credentials.ts'
 import { readJson } from './body.ts'
 import { clientIp, preflightHeaders, requestIdOf, setCorsHeaders, setSecurityHeaders } from './headers.ts'
-import { errorBody, problemBody, publicError, retryAfter, successBody, wantsProblem } from './responses.ts'
-import type { Reply, Route } from './route.ts'
+import type { IdempotencySettings, IdempotentAnswer, RunIdempotently } from './idempotency.ts'
+import { errorAnswer, successBody } from './responses.ts'
+import { isIdempotent, type Reply, type Route } from './route.ts'
 import { createRouter } from './router.ts'
 import { validate } from './schema.ts'
 
+export type { LeasedRequest } from './idempotencyOptions.ts'
 export { type Reply, route, type RouteContext } from './route.ts'
 
 export interface ApiOptions {
@@ -28,6 +31,8 @@ export interface ApiOptions {
   routes: readonly Route[]
   /** Where the log goes. @default JSON lines on standard output, at `LOG_LEVEL` */
   logger?: Logger
+  /** For routes that declare `idempotency`. */
+  idempotency?: IdempotencySettings
 }
 
 /** What a function's `index.ts` exports. */
@@ -45,6 +50,8 @@ interface Runtime {
   env: Env
   log: Logger
   verify: CredentialVerifier
+  /** Loaded by the first request that needs it. */
+  runIdempotently: () => Promise<RunIdempotently>
 }
 
 /** Reads nothing and starts nothing until the first request. */
@@ -64,10 +71,12 @@ export function defineApi(options: ApiOptions): Api {
         if (route.auth !== 'none') exchange.identify(await runtime.verify(request.headers, route.auth))
         if (route.params) exchange.params = await validate(route.params, 'params', params)
         if (route.query) exchange.query = await validate(route.query, 'query', queryOf(request))
-        if (route.body) {
-          exchange.body = await validate(route.body, 'body', await readJson(request, route.maxBodyBytes))
-        }
-        return exchange.succeed(await route.handler(exchange))
+        const body = route.body && await readJson(request, route.maxBodyBytes)
+        const keyField = route.idempotency && takeKeyField(body)
+        if (route.body) exchange.body = await validate(route.body, 'body', body)
+        if (!isIdempotent(route)) return exchange.succeed(await route.handler(exchange))
+        const run = await runtime.runIdempotently()
+        return exchange.conclude(await run(exchange, route, { params, body, keyField }))
       } catch (error) {
         return exchange.fail(error)
       }
@@ -75,13 +84,17 @@ export function defineApi(options: ApiOptions): Api {
   }
 }
 
-function startRuntime({ name, logger }: ApiOptions): Runtime {
+function startRuntime({ name, logger, idempotency }: ApiOptions): Runtime {
   const current = env()
   const context = { function: name, isolate: current.isolateId }
+  const log = logger?.with(context) ?? createLogger({ level: current.logLevel, context })
+  let loaded: Promise<RunIdempotently> | undefined
   return {
     env: current,
-    log: logger?.with(context) ?? createLogger({ level: current.logLevel, context }),
+    log,
     verify: createCredentialVerifier({ keys: current }),
+    runIdempotently: () =>
+      loaded ??= import('./idempotency.ts').then((module) => module.createIdempotentRoutes(log, idempotency)),
   }
 }
 
@@ -112,6 +125,7 @@ class Exchange implements Actor, RequestInfo {
   ip: string | undefined
   readonly #startedAt = performance.now()
   #signal: AbortSignal | undefined
+  #deadlineAt: number | undefined
 
   constructor(raw: Request, functionName: string) {
     this.raw = raw
@@ -141,6 +155,11 @@ class Exchange implements Actor, RequestInfo {
     ])
   }
 
+  get deadlineAt(): number {
+    const takenMs = performance.now() - this.#startedAt
+    return this.#deadlineAt ??= Math.round(Date.now() - takenMs + (this.route?.timeoutMs ?? 30_000))
+  }
+
   begin(runtime: Runtime): void {
     this.runtime = runtime
     this.ip = clientIp(this.raw.headers, runtime.env.trustedProxyHops)
@@ -168,19 +187,33 @@ class Exchange implements Actor, RequestInfo {
   }
 
   fail(thrown: unknown): Response {
-    const error = isHoldfastError(thrown) ? thrown : unexpected(thrown)
-    const shown = publicError(error)
+    const error = isHoldfastError(thrown) ? thrown : unexpected(thrown, this.raw.signal)
     this.#logAnswer(error.status >= 500 ? 'error' : 'info', error.status, {
       code: error.code,
       error: error.status >= 500 ? error : error.message,
     })
-    const problem = wantsProblem(this.raw.headers.get('accept'))
-    return this.#respond(
-      problem ? problemBody(shown, this.requestId) : errorBody(shown, this.requestId),
-      error.status,
-      problem ? 'application/problem+json' : 'application/json; charset=utf-8',
-      { ...retryAfter(error), ...error.headers },
-    )
+    const { status, headers, body } = errorAnswer(error, this.requestId, this.raw.headers.get('accept'))
+    return this.#respond(body, status, undefined, Object.fromEntries(headers))
+  }
+
+  /** An answer as it was stored, byte for byte; what stands around it is this request's own. */
+  conclude({ answer, replayed, local, resumed, refused }: IdempotentAnswer): Response {
+    const { status, headers, body } = answer
+    this.#logAnswer('info', status, {
+      code: refused?.code,
+      error: refused?.message,
+      replayed: replayed || undefined,
+      resumed: resumed || undefined,
+      local,
+    })
+    const byName = Object.groupBy(headers, ([name]) => name.toLowerCase())
+    return this.#respond(body, status, undefined, {
+      ...Object.fromEntries(
+        Object.entries(byName).map(([name, all]) => [name, all!.map(([, value]) => value)]),
+      ),
+      ...(replayed && { 'idempotency-replayed': 'true' }),
+      ...(local && { 'idempotency-store': 'local' }),
+    })
   }
 
   /** Headers are set one by one on a response made without: given to its constructor, they cost three times as much. */
@@ -188,7 +221,7 @@ class Exchange implements Actor, RequestInfo {
     body: string | null,
     status: number,
     type: string | undefined,
-    extra?: Record<string, string>,
+    extra?: Record<string, string | readonly string[]>,
   ): Response {
     const response = new Response(this.method === 'HEAD' ? null : body, { status })
     const { headers } = response
@@ -196,7 +229,7 @@ class Exchange implements Actor, RequestInfo {
     setSecurityHeaders(headers)
     setCorsHeaders(headers, this.raw.headers, this.runtime?.env.corsOrigins ?? [])
     headers.set('x-request-id', this.requestId)
-    for (const name in extra) headers.set(name, extra[name]!)
+    for (const name in extra) setHeader(headers, name, extra[name]!)
     return response
   }
 
@@ -213,8 +246,21 @@ class Exchange implements Actor, RequestInfo {
   }
 }
 
+function setHeader(headers: Headers, name: string, value: string | readonly string[]): void {
+  if (typeof value === 'string') return headers.set(name, value)
+  headers.delete(name)
+  for (const one of value) headers.append(name, one)
+}
+
 /** What nobody expected: a deadline that passed says so, everything else is a bug of ours. */
-function unexpected(cause: unknown): HoldfastError {
+function unexpected(cause: unknown, client: AbortSignal): HoldfastError {
+  if (client.aborted && cause instanceof DOMException && cause.name === 'AbortError') {
+    // Nobody reads the answer; the log should not take it for a failure of ours.
+    return new HoldfastError('CLIENT_CLOSED_REQUEST', 'The client left before it was answered', {
+      status: 499,
+      cause,
+    })
+  }
   return cause instanceof DOMException && cause.name === 'TimeoutError'
     ? new HoldfastError('UPSTREAM_TIMEOUT', 'The time of this request was up', { cause })
     : new HoldfastError(

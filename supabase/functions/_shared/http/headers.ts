@@ -35,6 +35,7 @@ const exposedHeaders = [
   'ratelimit',
   'ratelimit-policy',
   'idempotency-replayed',
+  'idempotency-store',
   'location',
   'deprecation',
   'sunset',

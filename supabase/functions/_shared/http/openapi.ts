@@ -1,6 +1,7 @@
 /** One OpenAPI 3.1 document from the declarations of every function. Used at build time only. */
 import { z } from 'zod'
 import { type ErrorCode, errorCodes } from '../core/errors.ts'
+import { maxKeyLength } from '../resilience/idempotencyKey.ts'
 import type { Api } from './api.ts'
 import type { Route } from './route.ts'
 import type { Schema } from './schema.ts'
@@ -60,6 +61,7 @@ function operation(api: Api, route: Route): Json {
     parameters: [
       ...parameters(route.params, 'path', where),
       ...parameters(route.query, 'query', where),
+      ...keyParameter(route),
     ],
     requestBody: route.body && {
       required: true,
@@ -73,6 +75,7 @@ function operation(api: Api, route: Route): Json {
             schema: { type: 'string' },
             description: 'Quote it when you ask about this call',
           },
+          ...(route.idempotency && { 'Idempotency-Replayed': replayedHeader }),
         },
         content: { 'application/json': { schema: successSchema(route, where) } },
       },
@@ -97,6 +100,11 @@ function impliedErrors(route: Route): Set<ErrorCode> {
   if (route.auth === 'secret') codes.add('FORBIDDEN')
   if (route.params || route.query || route.body) codes.add('VALIDATION_ERROR')
   if (route.body) codes.add('PAYLOAD_TOO_LARGE').add('UNSUPPORTED_MEDIA_TYPE')
+  if (route.idempotency) {
+    if (route.idempotency.required) codes.add('IDEMPOTENCY_KEY_REQUIRED')
+    codes.add('IDEMPOTENCY_KEY_INVALID').add('IDEMPOTENCY_KEY_IN_USE').add('IDEMPOTENCY_KEY_REUSED')
+    codes.add('SERVICE_UNAVAILABLE')
+  }
   return codes
 }
 
@@ -122,6 +130,19 @@ function parameters(schema: Schema | undefined, place: 'path' | 'query', where: 
     required: place === 'path' || required.includes(name),
     schema: property,
   }))
+}
+
+/** IK6: the time to live is published, too. */
+function keyParameter({ idempotency }: Route): Json[] {
+  if (idempotency === undefined) return []
+  return [{
+    name: 'Idempotency-Key',
+    in: 'header',
+    required: idempotency.required,
+    description: 'A new value for each intended action, the same one when the request is repeated. ' +
+      `The answer is kept and replayed for ${idempotency.ttlMs / 1_000} seconds.`,
+    schema: { type: 'string', minLength: 1, maxLength: maxKeyLength },
+  }]
 }
 
 function successSchema(route: Route, where: string): Json {
@@ -155,6 +176,11 @@ function operationName(route: Route): string {
   )
   return [route.method.toLowerCase(), ...words].join('-')
     .replaceAll(/(?:^|[-_])(\w)/g, (_, letter: string) => letter.toUpperCase())
+}
+
+const replayedHeader = {
+  schema: { const: 'true' },
+  description: 'The answer to an earlier request with the same key',
 }
 
 const metaSchema = object({

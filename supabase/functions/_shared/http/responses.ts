@@ -1,6 +1,7 @@
 /** The one shape of success and of failure, and problem details (RFC 9457) for those who ask for them. */
 import { isoTime, systemClock } from '../core/clock.ts'
 import type { HoldfastError } from '../core/errors.ts'
+import type { StoredAnswer } from '../resilience/idempotency.ts'
 
 export interface PagePagination {
   page: number
@@ -28,9 +29,15 @@ export interface PublicError {
 
 /** `{ success: true, data, meta }`, with `pagination` for lists. */
 export function successBody(data: unknown, requestId: string, pagination?: Pagination): string {
+  const { prefix, suffix } = successFrame(requestId, pagination)
+  return prefix + (JSON.stringify(data) ?? 'null') + suffix
+}
+
+/** What stands around the data of a success, for data that is JSON text already. */
+export function successFrame(requestId: string, pagination?: Pagination): { prefix: string; suffix: string } {
   // Put together from its parts: twice as fast as making an object of them first.
   const list = pagination === undefined ? '' : `,"pagination":${JSON.stringify(pagination)}`
-  return `{"success":true,"data":${JSON.stringify(data) ?? 'null'}${list},"meta":${metaText(requestId)}}`
+  return { prefix: '{"success":true,"data":', suffix: `${list},"meta":${metaText(requestId)}}` }
 }
 
 /** `{ success: false, error: { code, message, details }, meta }`. */
@@ -57,6 +64,21 @@ export function problemBody(error: PublicError, requestId: string): string {
   })
 }
 
+/** The whole answer to a failure: in the envelope, or as problem details where `Accept` asks for them. */
+export function errorAnswer(error: HoldfastError, requestId: string, accept: string | null): StoredAnswer {
+  const shown = publicError(error)
+  const problem = wantsProblem(accept)
+  return {
+    status: error.status,
+    headers: Object.entries({
+      'content-type': problem ? 'application/problem+json' : 'application/json; charset=utf-8',
+      ...retryAfter(error),
+      ...error.headers,
+    }),
+    body: problem ? problemBody(shown, requestId) : errorBody(shown, requestId),
+  }
+}
+
 /** Whether the client prefers problem details; a plain JSON client gets the envelope. */
 export function wantsProblem(accept: string | null): boolean {
   return accept !== null && accept.includes('application/problem+json')
@@ -79,6 +101,9 @@ const serverMessages: Record<string, string> & { INTERNAL_ERROR: string } = {
   CIRCUIT_OPEN: 'A service this depends on is failing and is being left alone; try again later',
   SERVICE_UNAVAILABLE: 'A service this depends on is not available; try again later',
   UPSTREAM_TIMEOUT: 'A service this depends on took too long',
+  TRANSACTION_TIMED_OUT: 'This took too long, and was taken back',
+  COMMIT_UNKNOWN:
+    'Whether this was carried out is not known; look before you repeat it, or repeat it with the same idempotency key',
 }
 
 const statusPhrases: Record<number, string> = {

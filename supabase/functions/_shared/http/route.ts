@@ -3,6 +3,13 @@ import type { Actor, RequestInfo } from '../core/caller.ts'
 import type { ErrorCode } from '../core/errors.ts'
 import type { Logger } from '../observability/logger.ts'
 import type { AuthMode, CallerOf } from '../security/credentials.ts'
+import {
+  type Idempotency,
+  type IdempotentContext,
+  type ReplyData,
+  type ResolvedIdempotency,
+  resolveIdempotency,
+} from './idempotencyOptions.ts'
 import type { Pagination } from './responses.ts'
 import type { Schema } from './schema.ts'
 
@@ -13,7 +20,8 @@ export interface Reply<Data = unknown> {
   data: Data
   /** @default 200 */
   status?: 200 | 201 | 202
-  headers?: Record<string, string>
+  /** A list is sent as that many headers, as `Set-Cookie` needs it. */
+  headers?: Record<string, string | readonly string[]>
   /** Lists say which part of them this is. */
   pagination?: Pagination
 }
@@ -36,9 +44,18 @@ export interface RouteContext<
   log: Logger
   /** Aborted when the client leaves or the route's time is up; pass it to whatever waits. */
   signal: AbortSignal
+  /** When the route's time is up, in milliseconds since 1970 by this isolate's clock. */
+  deadlineAt: number
 }
 
-export interface RouteOptions<Auth extends AuthMode, Params, Query, Body, Data> {
+export interface RouteOptions<
+  Auth extends AuthMode,
+  Params,
+  Query,
+  Body,
+  Data,
+  Declared extends Idempotency | undefined = undefined,
+> {
   method: Method
   /** Below the function's own name: `/`, `/:id/cancel`. */
   path: string
@@ -65,7 +82,11 @@ export interface RouteOptions<Auth extends AuthMode, Params, Query, Body, Data> 
   maxBodyBytes?: number
   /** When `context.signal` aborts. @default 30_000 */
   timeoutMs?: number
-  handler(context: RouteContext<Auth, Params, Query, Body>): Promise<Reply<Data>> | Reply<Data>
+  /** Requests with the same `Idempotency-Key` act once; docs/idempotency.md says how. @default keys are not read */
+  idempotency?: Declared
+  handler(
+    context: RouteContext<Auth, Params, Query, Body> & IdempotentContext<Declared, Data>,
+  ): Promise<Reply<ReplyData<Declared, Data>>> | Reply<ReplyData<Declared, Data>>
 }
 
 /** A declared route, whatever its types. */
@@ -84,16 +105,28 @@ export interface Route {
   readonly errors: readonly ErrorCode[]
   readonly maxBodyBytes: number
   readonly timeoutMs: number
+  readonly idempotency: ResolvedIdempotency | undefined
   readonly handler: (context: RouteContext) => Promise<Reply> | Reply
 }
 
+export type IdempotentRoute = Route & { readonly idempotency: ResolvedIdempotency }
+
+export function isIdempotent(route: Route): route is IdempotentRoute {
+  return route.idempotency !== undefined
+}
+
 /**
- * Declares a route. `TypeError` for a path that does not begin with `/`, `RangeError` for limits out of range:
- * at import, not at the first request.
+ * Declares a route. `TypeError` for a path that does not begin with `/` and for options that contradict each other,
+ * `RangeError` for limits out of range: at import, not at the first request.
  */
-export function route<Auth extends AuthMode, Data, Params = undefined, Query = undefined, Body = undefined>(
-  options: RouteOptions<Auth, Params, Query, Body, Data>,
-): Route {
+export function route<
+  Auth extends AuthMode,
+  Data,
+  Params = undefined,
+  Query = undefined,
+  Body = undefined,
+  const Declared extends Idempotency | undefined = undefined,
+>(options: RouteOptions<Auth, Params, Query, Body, Data, Declared>): Route {
   const { maxBodyBytes = 1_048_576, timeoutMs = 30_000 } = options
   if (!options.path.startsWith('/')) {
     throw new TypeError(
@@ -114,6 +147,7 @@ export function route<Auth extends AuthMode, Data, Params = undefined, Query = u
     errors: options.errors ?? [],
     maxBodyBytes,
     timeoutMs,
+    idempotency: resolveIdempotency(options.idempotency, options),
     // The caller and the inputs are made to these types by `api.ts`, from this very declaration.
     handler: options.handler as Route['handler'],
   }
