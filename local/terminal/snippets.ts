@@ -28,6 +28,7 @@ curl -s '${functionsUrl}/orders' \\
   -H 'apikey: ${publishableKey}' \\
   -H "Authorization: Bearer $TOKEN" \\
   -H 'Content-Type: application/json' \\
+  -H "Idempotency-Key: order-$(date +%s)" \\
   -d '${JSON.stringify({ items: [{ sku, quantity: 1 }], payment: { token: 'tok_visa' } })}'
 `.trim()
 }
@@ -44,6 +45,7 @@ import { createClient } from '@supabase/supabase-js'
 const supabase = createClient('${report.apiUrl}', '${report.publishableKey}')
 await supabase.auth.signInWithPassword({ email: '${user.email}', password: '${user.password}' })
 const { data, error } = await supabase.functions.invoke('orders', {
+  headers: { 'Idempotency-Key': crypto.randomUUID() },
   body: { items: [{ sku: '${sku}', quantity: 1 }], payment: { token: 'tok_visa' } },
 })
 console.log(error ?? data)

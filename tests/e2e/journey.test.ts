@@ -28,6 +28,7 @@ test('a customer signs up, signs in, orders, reads, cancels, signs out', async (
   expect(products.data).toEqual({ sku: 'ANCHOR-4', price_minor: 3900, stock: 25 })
 
   const placed = await supabase.functions.invoke('orders', {
+    headers: { 'Idempotency-Key': crypto.randomUUID() },
     body: { items: [{ sku: 'ANCHOR-4', quantity: 2 }], payment: { token: 'tok_visa' } },
   })
   expect(placed.error).toBeNull()
@@ -71,6 +72,7 @@ test('a refresh token gives a session that still orders', async () => {
 test('an error of a function reaches the client of supabase-js with its envelope', async () => {
   const { client } = await newUser(stack)
   const { data, error } = await client.functions.invoke('orders', {
+    headers: { 'Idempotency-Key': crypto.randomUUID() },
     body: { items: [{ sku: 'NO-SUCH', quantity: 1 }], payment: { token: 'tok_visa' } },
   })
   expect(data).toBeNull()

@@ -1,9 +1,11 @@
 /** The routes of `orders`: what they take and answer, and which function of the shop does it. */
 import { route } from '../_shared/http/api.ts'
 import { listQuery } from '../_shared/http/pagination.ts'
+import { undoRoute } from '../_shared/http/undoRoute.ts'
 import { paymentProvider } from './payments.ts'
 import { cancelledOrder, deletedOrder, oneOrder, orderList, orderParams, placeOrderBody } from './schemas.ts'
 import { cancelOrder, deleteOrder, findOrder, listOrders, placeOrder } from './shop.ts'
+import { transactions } from './transactions.ts'
 
 export const routes = [
   route({
@@ -14,11 +16,9 @@ export const routes = [
     body: placeOrderBody,
     response: oneOrder,
     status: 201,
+    idempotency: 'leased',
     errors: ['CONFLICT', 'UPSTREAM_ERROR', 'UPSTREAM_TIMEOUT', 'SERVICE_UNAVAILABLE'],
-    async handler(context) {
-      const order = await placeOrder(context, paymentProvider(), context.body)
-      return { data: { order }, headers: { location: `/functions/v1/orders/${order.id}` } }
-    },
+    handler: (context) => placeOrder(context, paymentProvider(), context.body),
   }),
 
   route({
@@ -67,4 +67,6 @@ export const routes = [
     errors: ['NOT_FOUND'],
     handler: async (context) => ({ data: { order: await deleteOrder(context, context.params.id) } }),
   }),
+
+  undoRoute(transactions),
 ]

@@ -4,13 +4,14 @@
  */
 import { z } from 'zod'
 import { db, type Row, sql, sqlArray } from '../_shared/db/client.ts'
-import { DatabaseError } from '../_shared/db/databaseError.ts'
-import { HoldfastError } from '../_shared/core/errors.ts'
-import type { RouteContext } from '../_shared/http/api.ts'
+import type { ManagedTx } from '../_shared/db/transactionManager.ts'
+import { HoldfastError, isHoldfastError } from '../_shared/core/errors.ts'
+import type { LeasedRequest, Reply, RouteContext } from '../_shared/http/api.ts'
 import { cursorPage, decodeCursor, type ListWindow, pagePagination } from '../_shared/http/pagination.ts'
 import type { Pagination } from '../_shared/http/responses.ts'
-import type { Charge, PaymentProvider } from './payments.ts'
+import type { Charge, ChargeRequest, PaymentProvider } from './payments.ts'
 import type { Order, PlaceOrder } from './schemas.ts'
+import { transactions } from './transactions.ts'
 
 type Customer = Pick<RouteContext<'user'>, 'caller' | 'request' | 'log' | 'signal'>
 
@@ -20,27 +21,60 @@ interface Item {
 }
 
 /**
- * Charges the customer and writes the order. What cannot be sold is refused before anything is charged; should
- * the last piece go to another customer in between, the charge is refunded.
+ * Charges the customer and writes the order, once for each idempotency key. What cannot be sold is refused before
+ * anything is charged. The order, its stored answer and the end of the duty to refund commit together; whatever goes
+ * wrong before, the charge is refunded, or taken up by the next attempt.
  */
 export async function placeOrder(
-  customer: Customer,
+  customer: Customer & Pick<RouteContext<'user'>, 'deadlineAt'> & {
+    idempotency: LeasedRequest<{ order: Order }>
+  },
   payments: PaymentProvider,
   wanted: PlaceOrder,
-): Promise<Order> {
+): Promise<Reply<{ order: Order }>> {
   const items = mergeItems(wanted.items)
   const { totalMinor, currency } = await quote(customer, items, wanted.currency)
-  const paymentId = crypto.randomUUID()
-  const charge = await payments.charge({
-    amountMinor: totalMinor,
-    currency,
-    token: wanted.payment.token,
-    idempotencyKey: `charge-${paymentId}`,
-  }, customer.signal)
+  const orderId = crypto.randomUUID()
+  const { idempotency, deadlineAt } = customer
+  return await transactions.run(
+    { as: customer, timeoutMs: Math.max(1, deadlineAt - Date.now()) },
+    async (tx) => {
+      const charge = await chargeOnce(tx, payments, `charge-${idempotency.effectId}`, {
+        amountMinor: totalMinor,
+        currency,
+        token: wanted.payment.token,
+      })
+      return idempotency.complete(tx, {
+        status: 201,
+        headers: { location: `/functions/v1/orders/${orderId}` },
+        data: sql`
+        select jsonb_build_object('order', private.place_order(
+          ${orderId}::uuid, ${items}::jsonb, ${charge.currency}, ${crypto.randomUUID()}::uuid, ${charge.id},
+          ${charge.amountMinor}::bigint
+        ))`,
+      })
+    },
+  )
+}
+
+/**
+ * The refund is on record before the charge is made. An attempt that takes over from one that died asks the provider
+ * for the earlier charge before it makes one; both carry the same key, so there is never a second.
+ */
+async function chargeOnce(
+  tx: ManagedTx,
+  payments: PaymentProvider,
+  name: string,
+  charge: Omit<ChargeRequest, 'idempotencyKey'>,
+): Promise<Charge> {
+  const effect = await tx.compensate('refund', null, { resumeKey: name })
+  const earlier = effect.resumed ? await payments.findCharge(effect.effectKey, tx.signal) : undefined
+  if (earlier !== undefined) return earlier
   try {
-    return await writeOrder(customer, items, paymentId, charge)
+    // Not the customer's signal: a charge is not left half-way because they closed the page.
+    return await payments.charge({ ...charge, idempotencyKey: effect.effectKey }, tx.signal)
   } catch (error) {
-    await undoCharge(customer, payments, paymentId, charge, error)
+    if (isHoldfastError(error) && error.code === 'PAYMENT_DECLINED') await tx.withdraw(effect)
     throw error
   }
 }
@@ -180,47 +214,4 @@ async function quote(customer: Customer, items: Item[], wantedCurrency: string |
 
 function conflict(found: string, details: Record<string, unknown>): HoldfastError {
   return new HoldfastError('CONFLICT', `Cannot place the order: ${found}`, { details })
-}
-
-async function writeOrder(
-  customer: Customer,
-  items: Item[],
-  paymentId: string,
-  charge: Charge,
-): Promise<Order> {
-  const [row] = await db().as(customer).query<{ order: Order }>(sql`
-    select private.place_order(
-      ${crypto.randomUUID()}::uuid, ${items}::jsonb, ${charge.currency}, ${paymentId}::uuid, ${charge.id}, ${charge.amountMinor}::bigint
-    ) as order`)
-  return row!.order
-}
-
-/**
- * Gives the money back for an order that PostgreSQL refused. Where the connection broke instead, the order may
- * stand, so the charge does too, and the log says which to look at.
- */
-async function undoCharge(
-  customer: Customer,
-  payments: PaymentProvider,
-  paymentId: string,
-  charge: Charge,
-  reason: unknown,
-): Promise<void> {
-  const refused = reason instanceof DatabaseError && reason.sqlState !== undefined
-  if (!refused) {
-    return customer.log.error('An order may or may not be written, its charge stands', {
-      paymentId,
-      chargeId: charge.id,
-    })
-  }
-  try {
-    // Not the customer's signal: the refund is due also when they have left.
-    await payments.refund({ chargeId: charge.id, idempotencyKey: `refund-${paymentId}` })
-  } catch (error) {
-    customer.log.error('A charge without an order could not be refunded', {
-      paymentId,
-      chargeId: charge.id,
-      error,
-    })
-  }
 }
