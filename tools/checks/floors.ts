@@ -14,8 +14,9 @@ const floorOf: Record<string, number> = {
   jobs: 4,
   security: 4,
   http: 5,
+  adapters: 6,
 }
-const plan = 'core 0, observability 1, db 2, resilience 3, jobs and security 4, http 5'
+const plan = 'core 0, observability 1, db 2, resilience 3, jobs and security 4, http 5, adapters 6'
 
 export const floors: Check = {
   name: 'floors',

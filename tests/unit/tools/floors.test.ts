@@ -11,6 +11,7 @@ test('a file may import from its own folder and from lower floors', async () => 
     [`${shared}/db/client.ts`]: `import { a } from '../core/errors.ts'\nimport { b } from './pool.ts'\n`,
     [`${shared}/db/pool.ts`]: `import postgres from 'postgres'\n`,
     [`${shared}/http/api.ts`]: `export { a } from '../core/errors.ts'\n`,
+    [`${shared}/adapters/hono.ts`]: `import { b } from '../http/api.ts'\n`,
   })
   expect(await floors.find(project)).toEqual([])
 })
@@ -20,6 +21,7 @@ test.each([
   ['a higher floor, for a type', `import type { Api } from '../http/api.ts'`, 'http (floor 5)'],
   ['a higher floor, when needed', `const load = () => import('../http/api.ts')`, 'http (floor 5)'],
   ['a higher floor, to hand it on', `export * from '../http/api.ts'`, 'http (floor 5)'],
+  ['the adapters', `import '../adapters/hono.ts'`, 'adapters (floor 6) is not below db (floor 2)'],
   ['a function', `import api from '../../orders/index.ts'`, 'outside of _shared'],
 ])('a file may not import from %s', async (_case, line, message) => {
   const project = await scratchProject({ [`${shared}/db/client.ts`]: `// first line\n${line}\n` })

@@ -12,10 +12,20 @@ test('a file that only declares has no import-time effect', async () => {
   expect(await importEffects.find(project)).toEqual([])
 })
 
+test('a package may look at the environment, and finds nothing', async () => {
+  const project = await projectWith(`export { nodeENV } from 'npm:std-env'\n`)
+  expect(await importEffects.find(project)).toEqual([])
+})
+
 test.each([
   ['a timer', 'setInterval(() => {}, 1_000)', 'calls setInterval'],
   ['output', `console.log('hello')`, 'calls log'],
   ['a read of the environment', `export const url = Deno.env.get('SUPABASE_URL')`, 'env access'],
+  [
+    'a read as in Node',
+    `import process from 'node:process'\nexport const url = process.env.URL`,
+    'reads URL',
+  ],
   ['a connection', `await Deno.connect({ port: 1 })`, 'net access'],
 ])('%s at import is found', async (_case, code, message) => {
   const project = await projectWith(`${code}\n`)
