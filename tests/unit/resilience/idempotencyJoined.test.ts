@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { JoinedCalls } from '../../../supabase/functions/_shared/resilience/joinedCalls.ts'
 import { batched } from '../../../supabase/functions/_shared/resilience/stores/batch.ts'
 import { newRequest } from '../../support/idempotencyStore.ts'
+import { waitFor } from '../../support/wait.ts'
 
 interface Outcome {
   by: string
@@ -94,30 +95,51 @@ describe('batched()', () => {
       sent.push({ items, answer: () => resolve(items.map((item) => `a${item}`)), fail: reject })
       return promise
     }, { maxItems, maxRunning: 1 })
-    return { ask, sent }
+    /** Whoever is answered is given a moment to ask again before the next batch goes. */
+    const batchesSent = (count: number) =>
+      waitFor(() => Promise.resolve(sent.length === count), { what: `${count} batches`, timeoutMs: 1_000 })
+    return { ask, sent, batchesSent }
   }
 
   test('a lone question goes at once, those that come meanwhile go together, each with its answer', async () => {
-    const { ask, sent } = setUp()
+    const { ask, sent, batchesSent } = setUp()
     const first = ask(1)
     const others = [2, 3, 4].map(ask)
     expect(sent.map(({ items }) => items)).toEqual([[1]])
     sent[0]!.answer()
     expect(await first).toBe('a1')
+    await batchesSent(2)
     expect(sent.map(({ items }) => items)).toEqual([[1], [2, 3, 4]])
     sent[1]!.answer()
     expect(await Promise.all(others)).toEqual(['a2', 'a3', 'a4'])
   })
 
+  test('whoever asks again as soon as they are answered shares the next batch', async () => {
+    const { ask, sent, batchesSent } = setUp()
+    const lanes = [1, 2, 3].map(async (lane) => {
+      await ask(lane)
+      await ask(lane + 10)
+    })
+    sent[0]!.answer()
+    await batchesSent(2)
+    expect(sent[1]!.items.sort()).toEqual([11, 2, 3])
+    sent[1]!.answer()
+    await batchesSent(3)
+    sent[2]!.answer()
+    await Promise.all(lanes)
+  })
+
   test('a failure is that of its batch alone, and the next goes on', async () => {
-    const { ask, sent } = setUp(2)
+    const { ask, sent, batchesSent } = setUp(2)
     const all = [1, 2, 3, 4].map(ask)
     const settled = Promise.allSettled(all)
     sent[0]!.fail(new Error('no'))
     await expect(all[0]).rejects.toThrow('no')
+    await batchesSent(2)
     expect(sent[1]!.items).toEqual([2, 3])
     sent[1]!.answer()
     await all[1]
+    await batchesSent(3)
     sent[2]!.answer()
     expect((await settled).map(({ status }) => status)).toEqual([
       'rejected',
