@@ -78,6 +78,31 @@ async function microtasks(): Promise<void> {
   for (let count = 0; count < 50; count++) await undefined
 }
 
+/** Waits that are over at once, for work that does real things in between. */
+export class InstantTimers implements Timers {
+  readonly waits: number[] = []
+  #passedMs = 0
+
+  now(): number {
+    return performance.now() + this.#passedMs
+  }
+
+  set(callback: () => void, ms: number): unknown {
+    this.waits.push(ms)
+    this.#passedMs += ms
+    return setTimeout(callback, 0)
+  }
+
+  clear(timer: unknown): void {
+    clearTimeout(timer as ReturnType<typeof setTimeout>)
+  }
+
+  /** The clock alone. */
+  jump(ms: number): void {
+    this.#passedMs += ms
+  }
+}
+
 /** How many listeners of `signal` are left, from now on. */
 export function countListeners(signal: AbortSignal): () => number {
   let count = 0
