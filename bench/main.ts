@@ -1,9 +1,10 @@
 /**
- * `npm run bench -- SUITE`: measures Holdfast and its peers in the same run, and prints JSON lines on standard
+ * `npm run bench -- SUITE…`: measures Holdfast and its peers in the same run, and prints JSON lines on standard
  * output: the machine, each subject's figures, and a verdict for each measure that has an aim. What is going on is
  * said on standard error. A missed aim is a verdict, not a failure: the exit code is 0.
  *
  *     npm run bench -- http                        everything of the suite
+ *     npm run bench -- transactions idempotency    one suite after the other
  *     npm run bench -- http --only 'cold start'    the measures whose names begin so
  */
 import process from 'node:process'
@@ -18,6 +19,9 @@ import type { Measure, Suite } from './support/suite.ts'
 
 const suites: Record<string, () => Promise<{ suite: Suite }>> = {
   http: () => import('./http/suite.ts'),
+  transactions: () => import('./transactions/suite.ts'),
+  idempotency: () => import('./idempotency/suite.ts'),
+  retry: () => import('./retry/suite.ts'),
 }
 
 const exitCodes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 }
@@ -32,42 +36,59 @@ try {
 Deno.exit(0)
 
 async function main(args: string[]): Promise<void> {
-  const { name, only } = readArguments(args)
-  const { suite } = await suites[name]!()
-  const measures = chosen(suite, only)
+  const { names, only } = readArguments(args)
+  const all = await Promise.all(names.map(async (name) => ({ name, suite: (await suites[name]!()).suite })))
+  const chosen = choose(all, only)
   const project = openProject()
   const progress = await terminalProgress()
-  const report = new Report(name, (line) => process.stdout.write(line))
-  report.machine(await thisMachine(project, suite.packages))
-  for (const measure of measures) {
-    progress.step(`${name}: ${measure.name}`)
-    await interruptible((resources, signal) => measure.run({ project, report, progress, resources, signal }))
-    progress.done()
+  for (const { name, suite, measures } of chosen) {
+    const report = new Report(name, (line) => process.stdout.write(line))
+    report.machine(await thisMachine(project, suite, progress))
+    for (const measure of measures) {
+      progress.step(`${name}: ${measure.name}`)
+      await interruptible((resources, signal) =>
+        measure.run({ project, report, progress, resources, signal })
+      )
+      progress.done()
+    }
   }
 }
 
-function readArguments(args: string[]): { name: string; only: string } {
+function readArguments(args: string[]): { names: string[]; only: string } {
   const { values, positionals } = parseArgs({
     args,
     options: { only: { type: 'string', default: '' } },
     allowPositionals: true,
   })
-  const [name = '', ...others] = positionals
-  if (!Object.hasOwn(suites, name) || others.length > 0) {
-    throw new LocalError(`There is no bench "${positionals.join(' ')}"`, {
-      where: 'npm run bench',
-      fix: `Name one suite: ${Object.keys(suites).join(', ')}.`,
-    })
+  const unknown = positionals.filter((name) => !Object.hasOwn(suites, name))
+  if (positionals.length === 0 || unknown.length > 0) {
+    throw new LocalError(
+      unknown.length > 0 ? `There is no bench "${unknown.join(', ')}"` : 'No bench is named',
+      {
+        where: 'npm run bench',
+        fix: `Name one or more suites: ${Object.keys(suites).join(', ')}.`,
+      },
+    )
   }
-  return { name, only: values.only }
+  return { names: [...new Set(positionals)], only: values.only }
 }
 
-function chosen(suite: Suite, only: string): Measure[] {
-  const measures = suite.measures.filter(({ name }) => name.startsWith(only) || only.startsWith(name))
-  if (measures.length > 0) return measures
+/** The suites that have something to measure, with what. */
+function choose<Named extends { suite: Suite }>(
+  all: Named[],
+  only: string,
+): (Named & { measures: Measure[] })[] {
+  const chosen = all
+    .map((named) => ({
+      ...named,
+      measures: named.suite.measures.filter(({ name }) => name.startsWith(only) || only.startsWith(name)),
+    }))
+    .filter(({ measures }) => measures.length > 0)
+  if (chosen.length > 0) return chosen
+  const names = all.flatMap(({ suite }) => suite.measures.map(({ name }) => name))
   throw new LocalError(`There is no measure "${only}"`, {
     where: 'npm run bench -- --only',
-    fix: `Name one of: ${suite.measures.map(({ name }) => name).join(', ')}.`,
+    fix: `Name one of: ${names.join(', ')}.`,
   })
 }
 

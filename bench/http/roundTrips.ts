@@ -1,11 +1,8 @@
 /** Round trips to PostgreSQL of one `POST orders`, counted on the wire: the same on every machine. */
-import { SignJWT } from 'jose'
-import { platformEnvironment } from '../../local/functions/environment.ts'
-import { startFunctionsHost } from '../../local/functions/host.ts'
-import { localKeys } from '../../local/keys.ts'
 import { startPayments } from '../../local/payments/server.ts'
 import { startWireProxy } from '../../tests/support/wireProxy.ts'
 import { startDatabase } from '../support/database.ts'
+import { startFunctions } from '../support/functions.ts'
 import { median } from '../support/statistics.ts'
 import type { Bench, Measure } from '../support/suite.ts'
 
@@ -14,8 +11,6 @@ const measure = `${name} of POST orders`
 /** The price of the items, and the order: between them lies the charge, so the second has to wait for the first. */
 const dependentStatements = 2
 const orders = 5
-/** A customer of `supabase/seed.sql`. */
-const customerId = '00000000-0000-4000-8000-00000000000a'
 
 export const roundTrips: Measure = {
   name,
@@ -40,38 +35,17 @@ export const roundTrips: Measure = {
   },
 }
 
-/** The function on the host, with a payment provider; what it returns places an order. */
-async function startShop({ project, resources }: Bench, databaseUrl: string): Promise<() => Promise<void>> {
-  const payments = resources.adopt(await startPayments({ port: 0 }), (payments) => payments.close())
-  const environment = await platformEnvironment({
-    url: 'http://127.0.0.1',
+/** What it returns places an order, paid with a provider of its own. */
+async function startShop(bench: Bench, databaseUrl: string): Promise<() => Promise<void>> {
+  const payments = bench.resources.adopt(await startPayments({ port: 0 }), (payments) => payments.close())
+  const post = await startFunctions(bench, {
+    project: bench.project,
     databaseUrl,
-    publishableKey: localKeys.publishable,
-    secretKey: localKeys.secret,
-    jwtSecret: localKeys.jwtSecret,
+    env: { PAYMENTS_URL: payments.url },
   })
-  const host = resources.adopt(
-    await startFunctionsHost({
-      project,
-      jwtSecret: localKeys.jwtSecret,
-      env: { ...environment, PAYMENTS_URL: payments.url },
-    }),
-    (host) => host.close(),
-  )
-  const token = await new SignJWT({ sub: customerId, role: 'authenticated' })
-    .setProtectedHeader({ alg: 'HS256' })
-    .setExpirationTime('1h')
-    .sign(new TextEncoder().encode(localKeys.jwtSecret))
-
-  return async () => {
-    const response = await host.fetch(
-      new Request('http://127.0.0.1/orders', {
-        method: 'POST',
-        headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-        body: JSON.stringify({ items: [{ sku: 'ROPE-10', quantity: 1 }], payment: { token: 'tok_visa' } }),
-      }),
-    )
-    const text = await response.text()
-    if (response.status !== 201) throw new Error(`Cannot place an order: ${response.status} ${text}`)
-  }
+  return () =>
+    post('/orders', {
+      body: { items: [{ sku: 'ROPE-10', quantity: 1 }], payment: { token: 'tok_visa' } },
+      headers: { 'idempotency-key': crypto.randomUUID() },
+    })
 }

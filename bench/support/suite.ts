@@ -6,6 +6,8 @@ import type { Report } from './report.ts'
 export interface Suite {
   /** npm packages whose versions belong in the first line. */
   packages: readonly string[]
+  /** Its figures depend on PostgreSQL, whose version belongs there as well. */
+  postgres?: boolean
   measures: readonly Measure[]
 }
 
