@@ -77,7 +77,7 @@ onEachPostgres('PostgresIdempotencyStore', (pg) => {
         'mismatch',
         ...Array(50).fill('replay'),
       ])
-      expect(many.counts.roundTrips).toBe(2)
+      expect(many.counts.roundTrips).toBeLessThanOrEqual(2)
     })
   })
 
