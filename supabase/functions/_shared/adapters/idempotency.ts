@@ -11,8 +11,10 @@ import {
   createIdempotency,
   type IdempotencyStore,
   type LeasedClaim,
+  leaseMarginMs,
   type StoredAnswer,
 } from '../resilience/idempotency.ts'
+import { specificationUrl } from '../resilience/idempotencyErrors.ts'
 import { PostgresIdempotencyStore } from '../resilience/stores/postgres.ts'
 import { type Around, errorResponse, type Exchange, type Handled, type Next } from './exchange.ts'
 import { keyedRequest } from './idempotentRequest.ts'
@@ -59,11 +61,6 @@ export interface LeasedCall {
    */
   complete(tx: Pick<ManagedTx, 'beforeCommit' | 'afterCommit'>, response: Response): Promise<Response>
 }
-
-const draft = 'https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/'
-
-/** What is left for answering when the time is up, and for clocks that run apart. */
-const leaseMarginMs = 10_000
 
 /** Claim, what the handler writes through `tx`, and its answer commit together; from 400 on the writes are taken back. */
 export function createAtomicAround(options: AtomicOptions): Around<Tx> {
@@ -132,7 +129,8 @@ function alone(): LeasedClaim {
 }
 
 function settingsOf(options: AtomicOptions | LeasedOptions) {
-  const { timeoutMs = 30_000, maxBodyBytes = 1_048_576, docsUrl = draft, log = createLogger() } = options
+  const { timeoutMs = 30_000, maxBodyBytes = 1_048_576, docsUrl = specificationUrl, log = createLogger() } =
+    options
   for (const [name, value] of Object.entries({ timeoutMs, maxBodyBytes })) requirePositive(name, value)
   // Every request of the pipeline comes by here, so the declaration is that of no particular route.
   const declared = resolveIdempotency(options, { method: 'POST', path: 'behind withIdempotency' })!

@@ -1,8 +1,8 @@
 /** A request with an idempotency key, as what is claimed: whose key it is, and what exactly was asked. */
-import type { Caller } from '../core/caller.ts'
 import { HoldfastError } from '../core/errors.ts'
-import { digestOf } from '../resilience/fingerprint.ts'
+import { digestOf, identityOf } from '../resilience/fingerprint.ts'
 import type { IdempotencyRequest } from '../resilience/idempotency.ts'
+import { keyRequired } from '../resilience/idempotencyErrors.ts'
 import { parseKeyHeader } from '../resilience/idempotencyKey.ts'
 import type { Exchange } from './exchange.ts'
 
@@ -45,19 +45,6 @@ export async function keyedRequest(
   ])
   const { caller: { userId = null }, request: { requestId } } = actor
   return { key, id, fingerprint, route, callerId: userId, requestId }
-}
-
-/** IK2. */
-function keyRequired(docsUrl: string): HoldfastError {
-  return new HoldfastError(
-    'IDEMPOTENCY_KEY_REQUIRED',
-    'This needs the header Idempotency-Key: a new value for each intended action, the same one when it is repeated',
-    { details: { documentation: docsUrl }, headers: { link: `<${docsUrl}>; rel="describedby"` } },
-  )
-}
-
-function identityOf({ kind, userId }: Caller): string[] {
-  return userId === undefined ? [kind] : [kind, userId]
 }
 
 /** Something canonical JSON can be made of. */

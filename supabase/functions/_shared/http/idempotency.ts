@@ -4,20 +4,21 @@
  *
  * Loaded with the first request that needs it: other routes pay nothing for it.
  */
-import type { Caller } from '../core/caller.ts'
 import { env } from '../core/env.ts'
 import { HoldfastError } from '../core/errors.ts'
 import { db } from '../db/client.ts'
 import type { Logger } from '../observability/logger.ts'
-import { digestOf } from '../resilience/fingerprint.ts'
+import { digestOf, identityOf } from '../resilience/fingerprint.ts'
 import {
   createIdempotency,
   type Idempotency,
   type IdempotencyRequest,
   type IdempotencyStore,
   lastStatement,
+  leaseMarginMs,
   type Outcome,
 } from '../resilience/idempotency.ts'
+import { keyRequired, specificationUrl } from '../resilience/idempotencyErrors.ts'
 import { keyOf } from '../resilience/idempotencyKey.ts'
 import { MemoryIdempotencyStore } from '../resilience/stores/memory.ts'
 import { PostgresIdempotencyStore } from '../resilience/stores/postgres.ts'
@@ -54,15 +55,10 @@ export type RunIdempotently = (
   sent: SentInput,
 ) => Promise<IdempotentAnswer>
 
-const draft = 'https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/'
-
-/** What is left for answering when a route's time is up, and for clocks that run apart. */
-const leaseMarginMs = 10_000
-
 /** One for an isolate: requests with one key that reach it at the same time join in its memory. */
 export async function createIdempotentRoutes(
   log: Logger,
-  { store, docsUrl = draft }: IdempotencySettings = {},
+  { store, docsUrl = specificationUrl }: IdempotencySettings = {},
 ): Promise<RunIdempotently> {
   const inPostgres = createIdempotency({ store: new PostgresIdempotencyStore(db), log })
   const chosen = store ?? await configuredStore()
@@ -89,15 +85,6 @@ async function configuredStore(): Promise<IdempotencyStore | undefined> {
   return new RedisIdempotencyStore({ url: redisUrl! })
 }
 
-/** IK2. */
-function keyRequired(docsUrl: string): HoldfastError {
-  return new HoldfastError(
-    'IDEMPOTENCY_KEY_REQUIRED',
-    'This needs the header Idempotency-Key: a new value for each intended action, the same one when it is repeated',
-    { details: { documentation: docsUrl }, headers: { link: `<${docsUrl}>; rel="describedby"` } },
-  )
-}
-
 /** IK6: whose key it is and for which route; the fingerprint adds what exactly was asked. */
 async function describe(
   { caller, functionName, requestId, raw }: IdempotentExchange,
@@ -114,10 +101,6 @@ async function describe(
     digestOf([who, route, params, [...query], body === undefined ? [] : [body]]),
   ])
   return { id, fingerprint, route, callerId: caller.userId ?? null, requestId }
-}
-
-function identityOf({ kind, userId }: Caller): string[] {
-  return userId === undefined ? [kind] : [kind, userId]
 }
 
 async function runAtomic(

@@ -1,4 +1,5 @@
 /** What a request comes down to, as a digest: the same intent gives the same one, any other gives another. */
+import type { Caller } from '../core/caller.ts'
 import { HoldfastError } from '../core/errors.ts'
 
 /** Deeper values are refused rather than followed until the stack is full. */
@@ -36,4 +37,9 @@ export async function digestOf(value: unknown): Promise<string> {
     text += byte.toString(16).padStart(2, '0')
   }
   return text
+}
+
+/** Whose keys these are (IK6): the user, or all who show a key of that kind. */
+export function identityOf({ kind, userId }: Caller): string[] {
+  return userId === undefined ? [kind] : [kind, userId]
 }

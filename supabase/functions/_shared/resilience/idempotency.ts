@@ -103,6 +103,9 @@ export interface Outcome {
   local?: boolean
 }
 
+/** What a lease lasts beyond the work's own time: for answering when that is up, and for clocks that run apart. */
+export const leaseMarginMs = 10_000
+
 /**
  * Both reject with IDEMPOTENCY_KEY_REUSED, IDEMPOTENCY_KEY_IN_USE (with `retryAfterMs`), SERVICE_UNAVAILABLE,
  * INTERNAL_ERROR for an answer that is too large, and with whatever the work threw.

@@ -4,6 +4,18 @@ import { DatabaseError } from '../db/databaseError.ts'
 import { count } from '../observability/metrics.ts'
 import type { IdempotencyRequest } from './stores/store.ts'
 
+/** The page for clients that sent no key, where the application names none of its own. */
+export const specificationUrl = 'https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/'
+
+/** IK2. */
+export function keyRequired(docsUrl: string): HoldfastError {
+  return new HoldfastError(
+    'IDEMPOTENCY_KEY_REQUIRED',
+    'This needs the header Idempotency-Key: a new value for each intended action, the same one when it is repeated',
+    { details: { documentation: docsUrl }, headers: { link: `<${docsUrl}>; rel="describedby"` } },
+  )
+}
+
 /** IK3. */
 export function reused({ route }: IdempotencyRequest): HoldfastError {
   count('idempotency_total', { route, outcome: 'reused' })
