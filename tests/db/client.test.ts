@@ -337,6 +337,32 @@ onEachPostgres('db/client', (pg) => {
     await away.close()
     await back.close()
   })
+
+  test('named statements take the same values and give the same rows, each time they return', async () => {
+    const named = open({ prepare: true })
+    const values = () =>
+      named.owner.query(sql`
+        select ${true}::boolean as yes, ${false}::boolean as no, ${'infinity'}::timestamptz::text as late, ${{
+        a: [1, 'x'],
+      }}::jsonb as data, ${'\\x00ff'}::bytea::text as bytes, ${3}::int + 1 as four, ${null}::text as nothing,
+          ${sqlArray(['a', 'b'])}::text[] as list`)
+    const first = await values()
+    expect(first).toEqual([{
+      yes: true,
+      no: false,
+      late: 'infinity',
+      data: { a: [1, 'x'] },
+      bytes: '\\x00ff',
+      four: 4,
+      nothing: null,
+      list: '{a,b}',
+    }])
+    expect(await Promise.all([values(), values()])).toEqual([first, first])
+    const [{ count }] = await named.owner.query<{ count: string }>(
+      sql`select count(*) from pg_prepared_statements where ${1} = 1`,
+    ) as [{ count: string }]
+    expect(Number(count)).toBeGreaterThan(0)
+  })
 })
 
 describe('createDb()', () => {

@@ -13,7 +13,13 @@ test('readEnv() needs nothing: every variable has a meaning when absent', () => 
     corsOrigins: ['*'],
     logLevel: 'info',
     trustedProxyHops: 1,
+    rateLimitStore: 'memory',
+    databasePrepare: false,
   })
+})
+
+test('readEnv() has limits counted in the database where there is one', () => {
+  expect(read({ SUPABASE_DB_URL: 'postgresql://db/x' }).rateLimitStore).toBe('postgres')
 })
 
 test('readEnv() reads what a hosted project gives, the older keys beside the new ones', () => {
@@ -58,6 +64,9 @@ test.each([
   ['TRUSTED_PROXY_HOPS', 'two'],
   ['IDEMPOTENCY_STORE', 'disk'],
   ['IDEMPOTENCY_STORE', 'redis'],
+  ['RATE_LIMIT_STORE', 'disk'],
+  ['RATE_LIMIT_STORE', 'redis'],
+  ['HOLDFAST_DB_PREPARE', 'yes'],
   ['REDIS_URL', 'http://127.0.0.1:6379'],
 ])('readEnv() refuses %s=%s by name instead of taking it for absent', (name, value) => {
   expect(() => read({ [name]: value })).toThrow(name)

@@ -1,6 +1,6 @@
 /** Counters of one isolate. */
 import { expect, test } from 'vitest'
-import { count, counters } from '../../../supabase/functions/_shared/observability/metrics.ts'
+import { count, counter, counters } from '../../../supabase/functions/_shared/observability/metrics.ts'
 
 test('count() adds to a counter, each set of labels for itself, in any order', () => {
   count('seen_total')
@@ -11,6 +11,15 @@ test('count() adds to a counter, each set of labels for itself, in any order', (
     'seen_total': 3,
     'seen_total{outcome="ran",route="POST /\\"things\\""}': 5,
   })
+})
+
+test('counter() is one series, looked up once and shared with count()', () => {
+  const seen = counter('handled_total', { route: 'GET /' })
+  expect(counters()).not.toHaveProperty(['handled_total{route="GET /"}'])
+  seen.add()
+  counter('handled_total', { route: 'GET /' }).add(2)
+  count('handled_total', { route: 'GET /' })
+  expect(counters()['handled_total{route="GET /"}']).toBe(4)
 })
 
 test('counters() is a copy', () => {

@@ -9,6 +9,8 @@ export interface Env {
    * run) before the platform's `SUPABASE_DB_URL`.
    */
   databaseUrl?: string
+  /** Named statements, which cost the server less and do not pass a pooler in transaction mode. */
+  databasePrepare: boolean
   /** Keys a client may show in `apikey`, by name. */
   publishableKeys: Record<string, string>
   secretKeys: Record<string, string>
@@ -25,6 +27,8 @@ export interface Env {
   logLevel: 'debug' | 'info' | 'warn' | 'error'
   /** Where the keys of leased routes are kept. */
   idempotencyStore: 'postgres' | 'redis' | 'memory'
+  /** Where rate limits are counted. Without a database, in the memory of each isolate. */
+  rateLimitStore: 'postgres' | 'redis' | 'memory'
   /** For the stores that say `redis`. */
   redisUrl?: string
   /** Proxies in front of the function that append to `x-forwarded-for`, counted from the function outwards. */
@@ -92,10 +96,13 @@ export function readEnv(source: EnvSource): Env {
     return found ?? otherwise
   }
 
+  const databaseUrl = url('HOLDFAST_DB_URL', ['postgres:', 'postgresql:']) ??
+    url('SUPABASE_DB_URL', ['postgres:', 'postgresql:'])
+
   const env: Env = {
     supabaseUrl: url('SUPABASE_URL', ['http:', 'https:']),
-    databaseUrl: url('HOLDFAST_DB_URL', ['postgres:', 'postgresql:']) ??
-      url('SUPABASE_DB_URL', ['postgres:', 'postgresql:']),
+    databaseUrl,
+    databasePrepare: oneOf('HOLDFAST_DB_PREPARE', ['true', 'false'], 'false') === 'true',
     publishableKeys: withLegacyKey(
       keys('SUPABASE_PUBLISHABLE_KEYS', 'sb_publishable_'),
       text('SUPABASE_ANON_KEY'),
@@ -112,11 +119,23 @@ export function readEnv(source: EnvSource): Env {
     corsOrigins: (text('CORS_ORIGINS') ?? '*').split(',').map((origin) => origin.trim()).filter(Boolean),
     logLevel: oneOf('LOG_LEVEL', ['debug', 'info', 'warn', 'error'], 'info'),
     idempotencyStore: oneOf('IDEMPOTENCY_STORE', ['postgres', 'redis', 'memory'], 'postgres'),
+    rateLimitStore: oneOf(
+      'RATE_LIMIT_STORE',
+      ['postgres', 'redis', 'memory'],
+      databaseUrl === undefined ? 'memory' : 'postgres',
+    ),
     redisUrl: url('REDIS_URL', ['redis:', 'rediss:']),
     trustedProxyHops: Number(text('TRUSTED_PROXY_HOPS') ?? 1),
   }
-  if (env.idempotencyStore === 'redis' && text('REDIS_URL') === undefined) {
-    problems.push('IDEMPOTENCY_STORE is redis, which needs REDIS_URL')
+  for (
+    const [name, store] of [['IDEMPOTENCY_STORE', env.idempotencyStore], [
+      'RATE_LIMIT_STORE',
+      env.rateLimitStore,
+    ]]
+  ) {
+    if (store === 'redis' && text('REDIS_URL') === undefined) {
+      problems.push(`${name} is redis, which needs REDIS_URL`)
+    }
   }
   if (!Number.isInteger(env.trustedProxyHops) || env.trustedProxyHops < 0) {
     problems.push(

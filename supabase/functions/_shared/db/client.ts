@@ -33,6 +33,11 @@ export interface DbOptions {
   statementTimeoutMs?: number
   /** Name shown in `pg_stat_activity`. @default 'holdfast' */
   applicationName?: string
+  /**
+   * Statements that return often are planned once for each connection. Breaks behind a pooler in transaction mode.
+   * @default false
+   */
+  prepare?: boolean
 }
 
 /** Whoever SQL runs as. */
@@ -77,6 +82,7 @@ export function createDb(options: DbOptions): Db {
     acquireTimeoutMs = 5_000,
     statementTimeoutMs = 8_000,
     applicationName = 'holdfast',
+    prepare = false,
   } = options
   if (!URL.canParse(url)) {
     throw new TypeError(
@@ -104,6 +110,7 @@ export function createDb(options: DbOptions): Db {
     connectTimeoutMs,
     acquireTimeoutMs,
     applicationName,
+    prepare,
   })
   const begin = (role: string, settings: Record<string, string>, options: BeginOptions = {}): Transaction => {
     const limit = String(options.timeoutMs ?? statementTimeoutMs)
@@ -158,7 +165,7 @@ let shared: Db | undefined
 /** This isolate's database, opened at the first call from its environment. */
 export function db(): Db {
   if (shared !== undefined) return shared
-  const { databaseUrl, functionName } = env()
+  const { databaseUrl, databasePrepare, functionName } = env()
   if (databaseUrl === undefined) {
     throw new HoldfastError(
       'INTERNAL_ERROR',
@@ -167,6 +174,7 @@ export function db(): Db {
   }
   return shared = createDb({
     url: databaseUrl,
+    prepare: databasePrepare,
     applicationName: `holdfast/${functionName}`,
   })
 }

@@ -15,6 +15,8 @@ export interface PoolOptions {
   /** Longest wait for a connection while all are lent. */
   acquireTimeoutMs: number
   applicationName: string
+  /** Named statements. */
+  prepare: boolean
 }
 
 /** One row; the statement decides its columns, the type argument states them. */
@@ -173,6 +175,7 @@ export class Pool {
 
 class Connection {
   readonly #client: postgres.Sql
+  readonly #prepare: boolean
   #reserved: postgres.ReservedSql | undefined
   readonly #pending = new Set<(error: Error) => void>()
   readonly #ended = Promise.withResolvers<void>()
@@ -193,6 +196,7 @@ class Connection {
   }
 
   private constructor(options: PoolOptions, onClose: () => void) {
+    this.#prepare = options.prepare
     let opened = false
     const settings: DriverOptions = {
       max: 1,
@@ -205,7 +209,8 @@ class Connection {
       connect_timeout: options.connectTimeoutMs / 1_000,
       idle_timeout: undefined,
       max_lifetime: null,
-      prepare: false,
+      prepare: options.prepare,
+      types: options.prepare ? textAsItIs : undefined,
       // Asking for the types of the database would be one more query at every new connection.
       fetch_types: false,
       connection: { application_name: options.applicationName },
@@ -227,7 +232,7 @@ class Connection {
     return new Promise((resolve, reject) => {
       if (this.#lost || this.#reserved === undefined) return reject(unavailable(lost))
       this.#pending.add(reject)
-      const query = this.#reserved.unsafe<T[]>(text, values)
+      const query = this.#reserved.unsafe<T[]>(text, values, { prepare: this.#prepare })
       Object.defineProperty(query, 'describeFirst', { get: () => false, set: () => {} })
       query
         .then(resolve, (error) => {
@@ -266,9 +271,20 @@ class Connection {
 }
 
 /** What the driver's types do not tell. */
-interface DriverOptions extends postgres.Options<Record<string, never>> {
+interface DriverOptions extends postgres.Options<Record<string, postgres.PostgresType>> {
   socket(target: { host: string[]; port: number[]; path: string | false }): Promise<net.Socket>
 }
+
+/**
+ * Once a named statement has told its parameters' types, the driver would make text of them in its own way: of
+ * booleans, dates, bytes and JSON, which are text already.
+ */
+const asItIs = (text: string) => text
+const textAsItIs = Object.fromEntries(
+  [16, 17, 114, 1082, 1114, 1184, 3802].map((
+    to,
+  ) => [String(to), { to, from: [], serialize: asItIs, parse: asItIs }]),
+)
 
 /**
  * The driver's own sockets hold back the last piece of what needs more than one packet until the server has
