@@ -19,7 +19,7 @@ export const longestTimerMs = 2_147_483_647
 
 /** `RangeError` unless it is a time that a timer can wait for: above 0, and no more than 24 days. */
 export function requireDuration(what: string, ms: number): void {
-  if (!(ms > 0 && ms <= longestTimerMs)) {
+  if (!(typeof ms === 'number' && ms > 0 && ms <= longestTimerMs)) {
     throw new RangeError(`${what} must be above 0 and at most ${longestTimerMs}, received ${ms}`)
   }
 }
