@@ -138,17 +138,14 @@ export function createDb(options: DbOptions): Db {
     asService: (reason) => createScope(begin, ...asService(reason)),
     begin: (as, options) => begin(...('service' in as ? asService(as.service) : asActor(as)), options),
     owner: {
-      query: <T extends Row>(query: SqlQuery) =>
-        withLease(pool, async (lease) => {
+      query: <T extends Row>(query: SqlQuery) => {
+        try {
           const { text, values } = query.compile()
-          // A network that swallows everything would keep the connection until TCP gives up.
-          const timer = setTimeout(() => lease.discard(), statementTimeoutMs)
-          try {
-            return [...await lease.send<T>(text, values)]
-          } finally {
-            clearTimeout(timer)
-          }
-        }, { reserve: true }),
+          return pool.run<T>(text, values, statementTimeoutMs) as Promise<T[]>
+        } catch (error) {
+          return Promise.reject(error)
+        }
+      },
     },
     ping: () =>
       withLease(pool, async (lease) => {

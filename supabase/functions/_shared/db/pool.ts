@@ -78,6 +78,30 @@ export class Pool {
     }
   }
 
+  /** One statement on a connection that is lent for no longer; the connection is closed if it takes too long. */
+  run<T extends Row>(
+    text: string,
+    values: (string | null)[],
+    timeoutMs: number,
+  ): Promise<postgres.RowList<T[]>> {
+    const found = this.#acquire(true)
+    return found instanceof Connection
+      ? this.#runOn<T>(found, text, values, timeoutMs)
+      : found.then((connection) => this.#runOn<T>(connection, text, values, timeoutMs))
+  }
+
+  #runOn<T extends Row>(connection: Connection, text: string, values: (string | null)[], timeoutMs: number) {
+    // A network that swallows everything would keep the connection until TCP gives up.
+    connection.watch(timeoutMs, connection.drop)
+    return connection.send<T>(text, values).then((rows) => {
+      this.#giveBack(connection)
+      return rows
+    }, (error) => {
+      this.#giveBack(connection)
+      throw error
+    })
+  }
+
   /** Closes what is idle at once and what is lent when it is given back, at the latest after `graceMs`. */
   async close(graceMs: number): Promise<void> {
     this.#closed = true
@@ -144,6 +168,7 @@ export class Pool {
   }
 
   #giveBack(connection: Connection): void {
+    connection.busy()
     if (!this.#all.has(connection)) return
     if (this.#closed || connection.lost) return this.#drop(connection)
     const beyond = this.#all.size > this.#options.max
@@ -151,11 +176,12 @@ export class Pool {
     if (next !== undefined) return next.resolve(connection)
     if (beyond) return this.#drop(connection)
     this.#idle.push(connection)
-    connection.rest(this.#options.idleTimeoutMs, () => this.#drop(connection))
+    connection.watch(this.#options.idleTimeoutMs, connection.drop)
   }
 
   /** Those for whom the reserve is meant go first, else one transaction might wait for another for ever. */
   #nextWaiter(onlyReserve: boolean): Waiter | undefined {
+    if (this.#waiting.size === 0) return undefined
     const waiting = [...this.#waiting]
     return waiting.find(({ reserve }) => reserve) ?? (onlyReserve ? undefined : waiting[0])
   }
@@ -174,13 +200,18 @@ export class Pool {
 }
 
 class Connection {
+  /** Lets go of it. */
+  readonly drop: () => void
   readonly #client: postgres.Sql
   readonly #prepare: boolean
   #reserved: postgres.ReservedSql | undefined
-  readonly #pending = new Set<(error: Error) => void>()
+  readonly #pending: ((error: Error) => void)[] = []
   readonly #ended = Promise.withResolvers<void>()
   #lost = false
-  #idleTimer: ReturnType<typeof setTimeout> | undefined
+  #timer: ReturnType<typeof setTimeout> | undefined
+  #timerAt = 0
+  #dueAt = Infinity
+  #onDue: () => void = () => {}
 
   static async open(options: PoolOptions, onClose: () => void): Promise<Connection> {
     const connection = new Connection(options, onClose)
@@ -197,6 +228,7 @@ class Connection {
 
   private constructor(options: PoolOptions, onClose: () => void) {
     this.#prepare = options.prepare
+    this.drop = onClose
     let opened = false
     const settings: DriverOptions = {
       max: 1,
@@ -225,22 +257,29 @@ class Connection {
   }
 
   /**
-   * The driver would first ask the server for the parameters' types, a round trip of its own for every unnamed
-   * statement. Our values are text already and take the type the statement asks for, so that step is skipped.
+   * The driver would first ask the server for the types of the parameters it is given, a round trip of its own for
+   * every unnamed statement. Our values are text already and take the type the statement asks for: put in their place
+   * by ourselves, they go with the statement.
    */
   send<T extends Row>(text: string, values: (string | null)[] = []): Promise<postgres.RowList<T[]>> {
+    if (this.#lost || this.#reserved === undefined) return Promise.reject(unavailable(lost))
+    const query = this.#reserved.unsafe<T[]>(text, [], {
+      prepare: this.#prepare,
+      simple: values.length === 0,
+    } as postgres.UnsafeQueryOptions)
+    if (values.length > 0) (query as unknown as { parameters: unknown[] }).parameters = values
     return new Promise((resolve, reject) => {
-      if (this.#lost || this.#reserved === undefined) return reject(unavailable(lost))
-      this.#pending.add(reject)
-      const query = this.#reserved.unsafe<T[]>(text, values, { prepare: this.#prepare })
-      Object.defineProperty(query, 'describeFirst', { get: () => false, set: () => {} })
-      query
-        .then(resolve, (error) => {
-          // The server's last words on this connection, or none: its end is only a moment away.
-          if (!(error instanceof postgres.PostgresError) || error.severity === 'FATAL') this.#lost = true
-          reject(toDatabaseError(error))
-        })
-        .finally(() => this.#pending.delete(reject))
+      const pending = this.#pending
+      pending.push(reject)
+      query.then((rows) => {
+        remove(pending, reject)
+        resolve(rows)
+      }, (error) => {
+        remove(pending, reject)
+        // The server's last words on this connection, or none: its end is only a moment away.
+        if (!(error instanceof postgres.PostgresError) || error.severity === 'FATAL') this.#lost = true
+        reject(toDatabaseError(error))
+      })
     })
   }
 
@@ -248,18 +287,36 @@ class Connection {
     return this.#lost
   }
 
-  /** Nobody has lent it; `expire` is called when that stays so. */
-  rest(idleTimeoutMs: number, expire: () => void): void {
-    this.#idleTimer = setTimeout(expire, idleTimeoutMs)
+  /**
+   * Calls `due` after so many milliseconds unless it is told otherwise before. The timer behind it stays when it comes
+   * too early, and looks again: a statement sets none of its own.
+   */
+  watch(ms: number, due: () => void): void {
+    this.#onDue = due
+    this.#dueAt = performance.now() + ms
+    if (this.#timer === undefined || this.#timerAt > this.#dueAt) this.#arm(ms)
   }
 
   busy(): void {
-    clearTimeout(this.#idleTimer)
+    this.#dueAt = Infinity
+  }
+
+  #arm(ms: number): void {
+    clearTimeout(this.#timer)
+    this.#timerAt = this.#dueAt
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined
+      if (this.#dueAt === Infinity) return
+      const left = this.#dueAt - performance.now()
+      if (left > 0) this.#arm(Math.ceil(left))
+      else this.#onDue()
+    }, ms)
   }
 
   /** Closes it, whatever is on its way. */
   async end(): Promise<void> {
-    clearTimeout(this.#idleTimer)
+    clearTimeout(this.#timer)
+    this.#dueAt = Infinity
     await this.#client.end({ timeout: 0 }).catch(() => {})
     this.#ended.resolve()
   }
@@ -316,4 +373,10 @@ function openSocket(
       resolve(socket)
     })
   })
+}
+
+function remove<T>(items: T[], item: T): void {
+  const index = items.indexOf(item)
+  items[index] = items[items.length - 1]!
+  items.pop()
 }

@@ -3,7 +3,7 @@
  * and keys leave by its own expiry. What Redis loses in a crash (see its `appendfsync`) is forgotten: a repeated
  * request then runs again.
  */
-import { HoldfastError } from '../../core/errors.ts'
+import { RedisConnection } from './redisConnection.ts'
 import {
   type Claim,
   type ClaimOptions,
@@ -28,7 +28,6 @@ interface Scripts {
   claimKey(key: string, ...args: (string | number)[]): Promise<Reply>
   completeKey(key: string, ...args: (string | number)[]): Promise<number>
   releaseKey(key: string, ...args: (string | number)[]): Promise<number>
-  disconnect(): void
 }
 
 const now = `
@@ -68,19 +67,19 @@ return 1`,
 
 /** `TypeError` or `RangeError` for options that make no sense. Connects at the first use. */
 export class RedisIdempotencyStore implements IdempotencyStore {
-  readonly #options: Required<RedisStoreOptions>
-  #client: Promise<Scripts> | undefined
+  readonly #connection: RedisConnection
+  readonly #prefix: string
 
   constructor({ url, prefix = 'holdfast:idempotency:', timeoutMs = 2_000 }: RedisStoreOptions) {
-    if (!URL.canParse(url) || !/^rediss?:$/.test(new URL(url).protocol)) {
-      throw new TypeError('Cannot keep keys in Redis: url is not a redis:// or rediss:// URL')
-    }
-    if (!Number.isSafeInteger(timeoutMs) || timeoutMs < 1) {
-      throw new RangeError(
-        `Cannot keep keys in Redis: timeoutMs must be a positive whole number, received ${timeoutMs}`,
-      )
-    }
-    this.#options = { url, prefix, timeoutMs }
+    this.#connection = new RedisConnection(
+      { url, timeoutMs, what: 'keys', store: 'the store of idempotency keys' },
+      (client) => {
+        for (const [name, lua] of Object.entries(scripts)) {
+          client.defineCommand(name, { numberOfKeys: 1, lua })
+        }
+      },
+    )
+    this.#prefix = prefix
   }
 
   async claim(request: IdempotencyRequest, { leaseMs, ttlMs = dayMs }: ClaimOptions): Promise<Claim> {
@@ -124,41 +123,14 @@ export class RedisIdempotencyStore implements IdempotencyStore {
   }
 
   async close(): Promise<void> {
-    const client = await this.#client?.catch(() => undefined)
-    this.#client = undefined
-    client?.disconnect()
+    await this.#connection.close()
   }
 
   #key({ id }: IdempotencyRequest): string {
-    return this.#options.prefix + id
+    return this.#prefix + id
   }
 
-  async #run<T>(command: (client: Scripts) => Promise<T>): Promise<T> {
-    try {
-      return await command(await (this.#client ??= this.#connect()))
-    } catch (error) {
-      const found = error instanceof Error ? error.message : String(error)
-      throw new HoldfastError('SERVICE_UNAVAILABLE', `Cannot reach the store of idempotency keys: ${found}`, {
-        cause: error,
-        retryAfterMs: 1_000,
-      })
-    }
-  }
-
-  async #connect(): Promise<Scripts> {
-    const { url, timeoutMs } = this.#options
-    // Whoever keeps keys elsewhere does not pay for loading it.
-    const { Redis } = await import('ioredis')
-    const client = new Redis(url, {
-      connectTimeout: timeoutMs,
-      commandTimeout: timeoutMs,
-      // A script whose answer was lost may have run; sending it again could claim a key from oneself.
-      autoResendUnfulfilledCommands: false,
-      maxRetriesPerRequest: 0,
-    })
-    // Every command says by itself that the connection is gone.
-    client.on('error', () => {})
-    for (const [name, lua] of Object.entries(scripts)) client.defineCommand(name, { numberOfKeys: 1, lua })
-    return client as unknown as Scripts
+  #run<T>(command: (client: Scripts) => Promise<T>): Promise<T> {
+    return this.#connection.run((client) => command(client as unknown as Scripts))
   }
 }
