@@ -6,6 +6,8 @@ import * as forSupabase from '../../supabase/functions/_shared/adapters/supabase
 import type { Actor } from '../../supabase/functions/_shared/core/caller.ts'
 import { createDb, type Db, sql, type Tx } from '../../supabase/functions/_shared/db/client.ts'
 import type { ManagedTx } from '../../supabase/functions/_shared/db/transactionManager.ts'
+import type { CircuitBreaker } from '../../supabase/functions/_shared/resilience/circuitBreaker.ts'
+import type { RateLimitDecision } from '../../supabase/functions/_shared/resilience/rateLimit.ts'
 import { createLogger, type Logger } from '../../supabase/functions/_shared/observability/logger.ts'
 import { freshDatabase } from './database.ts'
 import { closeAfterFile } from './leftovers.ts'
@@ -25,6 +27,8 @@ export interface Adapter {
     options: Options<forSupabase.LeasedOptions>,
     handler: Handler<{ idempotency: forSupabase.LeasedCall }>,
   ): Fetch
+  breaker(options: forSupabase.BreakerOptions, handler: Handler<{ breaker: CircuitBreaker }>): Fetch
+  rateLimit(options: forSupabase.RateLimitOptions, handler: Handler<{ rateLimit: RateLimitDecision }>): Fetch
 }
 
 export const adaId = '00000000-0000-4000-8000-00000000000a'
@@ -52,6 +56,10 @@ export const adapters: Adapter[] = [
         [forSupabase.withIdempotency({ ...options, mode: 'leased', as })],
         (request, ctx) => handler(request, ctx),
       ),
+    breaker: (options, handler) =>
+      pipeline([forSupabase.withBreaker(options)], (request, ctx) => handler(request, ctx)),
+    rateLimit: (options, handler) =>
+      pipeline([forSupabase.withRateLimit({ ...options, as })], (request, ctx) => handler(request, ctx)),
   },
   {
     name: 'Hono',
@@ -65,6 +73,13 @@ export const adapters: Adapter[] = [
     },
     leased(options, handler) {
       const guard = forHono.withIdempotency({ ...options, mode: 'leased', as: (c) => as(c.req.raw) })
+      return honoApp().all('*', guard, (c) => handler(c.req.raw, c.var)).fetch
+    },
+    breaker(options, handler) {
+      return honoApp().all('*', forHono.withBreaker(options), (c) => handler(c.req.raw, c.var)).fetch
+    },
+    rateLimit(options, handler) {
+      const guard = forHono.withRateLimit({ ...options, as: (c) => as(c.req.raw) })
       return honoApp().all('*', guard, (c) => handler(c.req.raw, c.var)).fetch
     },
   },

@@ -1,6 +1,7 @@
 /** What the adapters share: one request and who it comes from, and how a failure of ours is answered. */
 import type { Actor, Caller, Claims, RequestInfo } from '../core/caller.ts'
 import { anonymousCaller } from '../core/caller.ts'
+import { env } from '../core/env.ts'
 import { HoldfastError, isHoldfastError } from '../core/errors.ts'
 import { clientIp, requestIdOf } from '../http/headers.ts'
 import { errorAnswer } from '../http/responses.ts'
@@ -74,8 +75,7 @@ function requestInfoOf(request: Request): RequestInfo {
       functionName: pathname.split('/')[1] || 'function',
       method: request.method,
       path: pathname,
-      // The platform's own proxy speaks last.
-      ip: clientIp(request.headers, 1),
+      ip: clientIp(request.headers, env().trustedProxyHops),
       userAgent: request.headers.get('user-agent') ?? undefined,
     }
     infos.set(request, info)

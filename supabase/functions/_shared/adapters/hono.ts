@@ -1,14 +1,17 @@
 /**
- * `withTransaction` and `withIdempotency` as Hono middleware.
+ * `withTransaction`, `withIdempotency`, `withBreaker` and `withRateLimit` as Hono middleware.
  *
  *     app.post('/orders', withIdempotency({ mode: 'atomic', as: (c) => … }), async (c) => { await c.var.tx.query(…) … })
  */
 import type { Context, MiddlewareHandler } from 'hono'
-import type { Actor } from '../core/caller.ts'
+import { type Actor, anonymousCaller } from '../core/caller.ts'
 import { isHoldfastError } from '../core/errors.ts'
 import type { Tx } from '../db/client.ts'
 import type { ManagedTx } from '../db/transactionManager.ts'
 import { createLogger, type Logger } from '../observability/logger.ts'
+import type { CircuitBreaker } from '../resilience/circuitBreaker.ts'
+import type { RateLimitDecision } from '../resilience/rateLimit.ts'
+import { type BreakerOptions, createBreakerAround } from './breaker.ts'
 import { type Around, errorResponse, exchangeOf } from './exchange.ts'
 import {
   type AtomicOptions,
@@ -17,10 +20,13 @@ import {
   type LeasedCall,
   type LeasedOptions,
 } from './idempotency.ts'
+import { createRateLimitAround, type RateLimitOptions } from './rateLimit.ts'
 import { createTransactionAround, type TransactionOptions } from './transaction.ts'
 
 export { callerOf, errorResponse, type VerifiedContext } from './exchange.ts'
 export type { AtomicOptions, LeasedCall, LeasedOptions } from './idempotency.ts'
+export type { BreakerOptions } from './breaker.ts'
+export type { RateLimitOptions } from './rateLimit.ts'
 export type { TransactionOptions } from './transaction.ts'
 
 export interface ActorOption {
@@ -54,6 +60,32 @@ export function withIdempotency(options: (AtomicOptions | LeasedOptions) & Actor
     ? middleware('tx', options, createAtomicAround(options))
     : middleware('idempotency', options, createLeasedAround(options))
 }
+
+/**
+ * Runs the handler within a breaker, and gives it `c.var.breaker`. What it throws and its answers of 500 and above
+ * count; while the breaker is open it does not run, and the answer is 503 `CIRCUIT_OPEN`.
+ */
+export function withBreaker(
+  options: BreakerOptions,
+): MiddlewareHandler<{ Variables: { breaker: CircuitBreaker } }> {
+  return middleware('breaker', { ...options, as: nobody }, createBreakerAround(options))
+}
+
+/**
+ * Answers 429 `RATE_LIMITED` to whoever calls too often, before the handler runs, and gives it `c.var.rateLimit`, the
+ * decision. By `user` and `apiKey` it needs `as`.
+ */
+export function withRateLimit(
+  { as, ...options }: RateLimitOptions & Partial<ActorOption>,
+): MiddlewareHandler<{ Variables: { rateLimit: RateLimitDecision } }> {
+  if (as === undefined && (options.by === 'user' || options.by === 'apiKey')) {
+    throw new TypeError(`Cannot count by ${options.by}: give withRateLimit as, which says who is calling`)
+  }
+  return middleware('rateLimit', { as: as ?? nobody, log: options.log }, createRateLimitAround(options))
+}
+
+/** Who is calling does not matter. */
+const nobody = () => ({ caller: anonymousCaller })
 
 function middleware<Given>(
   key: string,

@@ -1,14 +1,17 @@
 /**
- * `withTransaction` and `withIdempotency` for pipelines of `@supabase/middleware`. The only file that imports it.
+ * `withTransaction`, `withIdempotency`, `withBreaker` and `withRateLimit` for pipelines of `@supabase/middleware`. The only file that imports it.
  *
  *     pipeline([withSupabase({ auth: 'user' }), withIdempotency({ mode: 'atomic' })], async (request, ctx) => …)
  */
 import { type BaseContext, defineMiddleware, type Middleware } from '@supabase/middleware'
-import type { Actor, Claims } from '../core/caller.ts'
+import { type Actor, anonymousCaller, type Claims } from '../core/caller.ts'
 import { isHoldfastError } from '../core/errors.ts'
 import type { Tx } from '../db/client.ts'
 import type { ManagedTx } from '../db/transactionManager.ts'
 import { createLogger, type Logger } from '../observability/logger.ts'
+import type { CircuitBreaker } from '../resilience/circuitBreaker.ts'
+import type { RateLimitDecision } from '../resilience/rateLimit.ts'
+import { type BreakerOptions, createBreakerAround } from './breaker.ts'
 import {
   type Around,
   callerOf,
@@ -24,10 +27,13 @@ import {
   type LeasedCall,
   type LeasedOptions,
 } from './idempotency.ts'
+import { createRateLimitAround, type RateLimitOptions } from './rateLimit.ts'
 import { createTransactionAround, type TransactionOptions } from './transaction.ts'
 
 export { callerOf, errorResponse, type VerifiedContext } from './exchange.ts'
 export type { AtomicOptions, LeasedCall, LeasedOptions } from './idempotency.ts'
+export type { BreakerOptions } from './breaker.ts'
+export type { RateLimitOptions } from './rateLimit.ts'
 export type { TransactionOptions } from './transaction.ts'
 
 /** Who acts, where it is not whom `withSupabase` has verified. */
@@ -83,6 +89,45 @@ export const withIdempotency =
     options.mode === 'atomic'
       ? withAtomic(options, ...handler)
       : withLeased(options, ...handler)) as WithIdempotency
+
+/**
+ * Runs the handler within a breaker, and gives it `ctx.breaker`. What it throws and its answers of 500 and above count;
+ * while the breaker is open it does not run, and the answer is 503 `CIRCUIT_OPEN`.
+ */
+export const withBreaker = defineMiddleware({
+  key: 'breaker',
+  run: (options: BreakerOptions) => seam('breaker', { ...options, as: nobody }, createBreakerAround(options)),
+}) as unknown as Middleware<'breaker', BreakerOptions, NoNeeds, CircuitBreaker>
+
+/** Whom it counts by itself; a user or a key are known where `withSupabase` stands in front. */
+type CountsAnybody = RateLimitOptions & { by?: Exclude<RateLimitOptions['by'], 'user' | 'apiKey'> }
+
+export type WithRateLimit =
+  & Middleware<'rateLimit', CountsAnybody | (RateLimitOptions & ActorOption), NoNeeds, RateLimitDecision>
+  & Middleware<'rateLimit', RateLimitOptions & NoActor, NeedsClaims, RateLimitDecision>
+
+/**
+ * Answers 429 `RATE_LIMITED` to whoever calls too often, before the handler runs, and gives it `ctx.rateLimit`, the
+ * decision. By `user` and `apiKey` it stands behind `withSupabase`, or takes `as`.
+ */
+export const withRateLimit = defineMiddleware({
+  key: 'rateLimit',
+  run: ({ as, ...options }: RateLimitOptions & Partial<ActorOption>) => {
+    const named = options.by === 'user' || options.by === 'apiKey'
+    return seam(
+      'rateLimit',
+      { as: as ?? (named ? undefined : whoever), log: options.log },
+      createRateLimitAround(options),
+    )
+  },
+}) as unknown as WithRateLimit
+
+/** Who is calling does not matter. */
+const nobody = () => ({ caller: anonymousCaller })
+
+/** A function that names the key may want to know, where somebody does. */
+const whoever: ActorOption['as'] = (_request, context) =>
+  'jwtClaims' in context ? { caller: callerOf(verified(context)) } : nobody()
 
 /** What runs around a callback, as a generator: the callback is what happens while it is suspended. */
 function seam<Key extends string, Given>(

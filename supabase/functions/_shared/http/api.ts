@@ -14,12 +14,15 @@ import { createCredentialVerifier, type CredentialVerifier } from '../security/c
 import { readJson } from './body.ts'
 import { clientIp, preflightHeaders, requestIdOf, setCorsHeaders, setSecurityHeaders } from './headers.ts'
 import type { IdempotencySettings, IdempotentAnswer, RunIdempotently } from './idempotency.ts'
+import type { OpenGate } from './limit.ts'
+import { type LimitOptions, type ResolvedLimit, resolveLimit } from './limitOptions.ts'
 import { errorAnswer, successBody } from './responses.ts'
 import { isIdempotent, type Reply, type Route } from './route.ts'
 import { createRouter } from './router.ts'
 import { validate } from './schema.ts'
 
 export type { LeasedRequest } from './idempotencyOptions.ts'
+export type { LimitBy, LimitedRequest, LimitOptions } from './limitOptions.ts'
 export { type Reply, route, type RouteContext } from './route.ts'
 
 export interface ApiOptions {
@@ -33,6 +36,8 @@ export interface ApiOptions {
   logger?: Logger
   /** For routes that declare `idempotency`. */
   idempotency?: IdempotencySettings
+  /** Counts together the calls of all routes that say nothing of a limit. @default none */
+  limit?: LimitOptions
 }
 
 /** What a function's `index.ts` exports. */
@@ -41,6 +46,7 @@ export interface Api {
   readonly title: string
   readonly description?: string
   readonly routes: readonly Route[]
+  readonly limit?: LimitOptions
   /** Answers every request; never rejects. */
   fetch(request: Request): Promise<Response>
 }
@@ -50,12 +56,14 @@ interface Runtime {
   env: Env
   log: Logger
   verify: CredentialVerifier
-  /** Loaded by the first request that needs it. */
+  /** Both are loaded by the first request that needs them. */
   runIdempotently: () => Promise<RunIdempotently>
+  openGate: () => Promise<OpenGate>
 }
 
-/** Reads nothing and starts nothing until the first request. */
+/** Reads nothing and starts nothing until the first request. `TypeError` or `RangeError` for a limit that makes no sense. */
 export function defineApi(options: ApiOptions): Api {
+  const limits = limitsOf(options)
   const findRoute = createRouter(`/${options.name}`, options.routes)
   let runtime: Runtime | undefined
   return {
@@ -68,7 +76,11 @@ export function defineApi(options: ApiOptions): Api {
         if (request.method === 'OPTIONS') return exchange.preflight()
         const { route, params } = findRoute(request)
         exchange.route = route
+        const limit = limits.get(route)
+        const gate = limit && (await runtime.openGate())(exchange, route, limit)
+        await gate?.arrived()
         if (route.auth !== 'none') exchange.identify(await runtime.verify(request.headers, route.auth))
+        await gate?.identified()
         if (route.params) exchange.params = await validate(route.params, 'params', params)
         if (route.query) exchange.query = await validate(route.query, 'query', queryOf(request))
         const body = route.body && await readJson(request, route.maxBodyBytes)
@@ -76,7 +88,7 @@ export function defineApi(options: ApiOptions): Api {
         if (route.body) exchange.body = await validate(route.body, 'body', body)
         if (!isIdempotent(route)) return exchange.succeed(await route.handler(exchange))
         const run = await runtime.runIdempotently()
-        return exchange.conclude(await run(exchange, route, { params, body, keyField }))
+        return exchange.conclude(await run(exchange, route, { params, body, keyField }, gate))
       } catch (error) {
         return exchange.fail(error)
       }
@@ -88,14 +100,33 @@ function startRuntime({ name, logger, idempotency }: ApiOptions): Runtime {
   const current = env()
   const context = { function: name, isolate: current.isolateId }
   const log = logger?.with(context) ?? createLogger({ level: current.logLevel, context })
-  let loaded: Promise<RunIdempotently> | undefined
+  let idempotent: Promise<RunIdempotently> | undefined
+  let limited: Promise<OpenGate> | undefined
   return {
     env: current,
     log,
     verify: createCredentialVerifier({ keys: current }),
     runIdempotently: () =>
-      loaded ??= import('./idempotency.ts').then((module) => module.createIdempotentRoutes(log, idempotency)),
+      idempotent ??= import('./idempotency.ts').then((module) =>
+        module.createIdempotentRoutes(log, idempotency)
+      ),
+    openGate: () =>
+      limited ??= import('./limit.ts').then((module) =>
+        module.createLimits(log, { travels: idempotency?.store === undefined })
+      ),
   }
+}
+
+/** What counts the calls of each route that has a limit. */
+function limitsOf({ name, routes, limit }: ApiOptions): Map<Route, ResolvedLimit> {
+  const common = limit && resolveLimit(limit, `Cannot define the function ${name}`, name)
+  return new Map(routes.flatMap((route) => {
+    const { method, path, limit = common } = route
+    if (limit === undefined || limit === false) return []
+    if (limit === common) return [[route, common]]
+    const where = `Cannot declare the route ${method} ${path}`
+    return [[route, resolveLimit(limit, where, `${method}:/${name}${path === '/' ? '' : path}`)]]
+  }))
 }
 
 /** A parameter given once is a string; given twice it stays a list, which schemas of strings refuse. */
@@ -123,6 +154,7 @@ class Exchange implements Actor, RequestInfo {
   route: Route | undefined
   log!: Logger
   ip: string | undefined
+  limitHeaders: Record<string, string> | undefined
   readonly #startedAt = performance.now()
   #signal: AbortSignal | undefined
   #deadlineAt: number | undefined
@@ -229,6 +261,7 @@ class Exchange implements Actor, RequestInfo {
     setSecurityHeaders(headers)
     setCorsHeaders(headers, this.raw.headers, this.runtime?.env.corsOrigins ?? [])
     headers.set('x-request-id', this.requestId)
+    for (const name in this.limitHeaders) headers.set(name, this.limitHeaders[name]!)
     for (const name in extra) setHeader(headers, name, extra[name]!)
     return response
   }

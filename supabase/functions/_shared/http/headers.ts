@@ -34,6 +34,7 @@ const exposedHeaders = [
   'retry-after',
   'ratelimit',
   'ratelimit-policy',
+  'ratelimit-store',
   'idempotency-replayed',
   'idempotency-store',
   'location',

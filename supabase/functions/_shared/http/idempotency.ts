@@ -24,6 +24,7 @@ import { MemoryIdempotencyStore } from '../resilience/stores/memory.ts'
 import { PostgresIdempotencyStore } from '../resilience/stores/postgres.ts'
 import { HandlerRun, type IdempotentExchange } from './handlerRun.ts'
 import type { ResolvedIdempotency } from './idempotencyOptions.ts'
+import type { LimitGate } from './limit.ts'
 import type { IdempotentRoute, Route } from './route.ts'
 
 export interface IdempotencySettings {
@@ -53,6 +54,7 @@ export type RunIdempotently = (
   exchange: IdempotentExchange,
   route: IdempotentRoute,
   sent: SentInput,
+  gate?: LimitGate,
 ) => Promise<IdempotentAnswer>
 
 /** One for an isolate: requests with one key that reach it at the same time join in its memory. */
@@ -64,14 +66,14 @@ export async function createIdempotentRoutes(
   const chosen = store ?? await configuredStore()
   const inStore = chosen === undefined ? inPostgres : createIdempotency({ store: chosen, log })
 
-  return async (exchange, route, sent) => {
+  return async (exchange, route, sent, gate) => {
     const key = keyOf(exchange.headers.get('idempotency-key'), sent.keyField)
     if (key === undefined && route.idempotency.required) throw keyRequired(docsUrl)
     const request = key === undefined ? undefined : await describe(exchange, route, sent, key)
     const run = new HandlerRun(exchange, route, key)
     const outcome = route.idempotency.mode === 'atomic'
       ? await runAtomic(inPostgres, request, run, exchange, route.idempotency)
-      : await runLeased(inStore, request, run, exchange, route)
+      : await runLeased(inStore, request, run, exchange, route, gate)
     return { ...outcome, resumed: run.resumed, refused: outcome.replayed ? undefined : run.refused }
   }
 }
@@ -152,11 +154,15 @@ async function runLeased(
   run: HandlerRun,
   { signal }: IdempotentExchange,
   { timeoutMs, idempotency: { waitMs, ttlMs, maxStoredBytes, onUnavailable } }: IdempotentRoute,
+  gate: LimitGate | undefined,
 ): Promise<Outcome> {
   if (request === undefined) {
+    await gate?.unclaimed()
     const alone = { effectId: crypto.randomUUID(), resumed: false, attempt: 1, completeWith: undefined }
     return { ...await run.withClaim(alone), replayed: false }
   }
-  const options = { leaseMs: timeoutMs + leaseMarginMs, waitMs, ttlMs, maxStoredBytes, onUnavailable, signal }
+  const leaseMs = timeoutMs + leaseMarginMs
+  const claim = gate?.claim
+  const options = { leaseMs, waitMs, ttlMs, maxStoredBytes, onUnavailable, signal, claim }
   return await idempotency.leased(request, options, (claim) => run.withClaim(claim))
 }

@@ -47,8 +47,9 @@ export function openApiDocument(apis: readonly Api[], info: { title: string; ver
 
 function operation(api: Api, route: Route): Json {
   const where = `${route.method} /${api.name}${route.path}`
+  const isLimited = (route.limit ?? api.limit ?? false) !== false
   const failures = new Map<number, ErrorCode[]>()
-  for (const code of impliedErrors(route)) {
+  for (const code of impliedErrors(route, isLimited)) {
     const status = errorCodes[code]
     failures.set(status, [...(failures.get(status) ?? []), code])
   }
@@ -76,6 +77,7 @@ function operation(api: Api, route: Route): Json {
             description: 'Quote it when you ask about this call',
           },
           ...(route.idempotency && { 'Idempotency-Replayed': replayedHeader }),
+          ...(isLimited && limitHeaders),
         },
         content: { 'application/json': { schema: successSchema(route, where) } },
       },
@@ -94,7 +96,7 @@ const security: Record<Route['auth'], Json[]> = {
 }
 
 /** What the declaration itself makes possible, and what the route adds. */
-function impliedErrors(route: Route): Set<ErrorCode> {
+function impliedErrors(route: Route, isLimited: boolean): Set<ErrorCode> {
   const codes = new Set<ErrorCode>(['INTERNAL_ERROR', ...route.errors])
   if (route.auth !== 'none') codes.add('UNAUTHENTICATED')
   if (route.auth === 'secret') codes.add('FORBIDDEN')
@@ -105,6 +107,7 @@ function impliedErrors(route: Route): Set<ErrorCode> {
     codes.add('IDEMPOTENCY_KEY_INVALID').add('IDEMPOTENCY_KEY_IN_USE').add('IDEMPOTENCY_KEY_REUSED')
     codes.add('SERVICE_UNAVAILABLE')
   }
+  if (isLimited) codes.add('RATE_LIMITED')
   return codes
 }
 
@@ -181,6 +184,17 @@ function operationName(route: Route): string {
 const replayedHeader = {
   schema: { const: 'true' },
   description: 'The answer to an earlier request with the same key',
+}
+
+const limitHeaders = {
+  'RateLimit-Policy': {
+    schema: { type: 'string' },
+    description: 'The limits: calls (`q`) in so many seconds (`w`)',
+  },
+  'RateLimit': {
+    schema: { type: 'string' },
+    description: 'How they stand: calls that are left (`r`), and seconds until they are whole again (`t`)',
+  },
 }
 
 const metaSchema = object({

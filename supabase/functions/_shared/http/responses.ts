@@ -54,6 +54,7 @@ export function problemBody(error: PublicError, requestId: string): string {
   return JSON.stringify({
     type: 'about:blank',
     title: statusPhrases[status] ?? (status < 500 ? 'Bad Request' : 'Internal Server Error'),
+    ...limitProblem(error),
     status,
     detail: message,
     instance: `urn:request:${encodeURIComponent(requestId)}`,
@@ -62,6 +63,24 @@ export function problemBody(error: PublicError, requestId: string): string {
     requestId,
     timestamp: isoTime(systemClock()),
   })
+}
+
+/** RL5: a refusal that names the policies it was made by has a type of its own. */
+function limitProblem({ status, details }: PublicError): Record<string, unknown> | undefined {
+  const { policies } = (details ?? {}) as { policies?: unknown }
+  const problem = limitProblems[status]
+  if (problem === undefined || !Array.isArray(policies)) return undefined
+  const { name, title } = problem
+  return {
+    type: `https://iana.org/assignments/http-problem-types#${name}`,
+    title,
+    'violated-policies': policies,
+  }
+}
+
+const limitProblems: Record<number, { name: string; title: string }> = {
+  429: { name: 'quota-exceeded', title: 'The quota is used up' },
+  503: { name: 'temporary-reduced-capacity', title: 'Calls cannot be counted at the moment' },
 }
 
 /** The whole answer to a failure: in the envelope, or as problem details where `Accept` asks for them. */
@@ -99,6 +118,7 @@ const serverMessages: Record<string, string> & { INTERNAL_ERROR: string } = {
   INTERNAL_ERROR: 'Something went wrong on our side; quote the request id',
   UPSTREAM_ERROR: 'A service this depends on failed',
   CIRCUIT_OPEN: 'A service this depends on is failing and is being left alone; try again later',
+  BULKHEAD_FULL: 'Too many calls of a service this depends on are under way; try again later',
   SERVICE_UNAVAILABLE: 'A service this depends on is not available; try again later',
   UPSTREAM_TIMEOUT: 'A service this depends on took too long',
   TRANSACTION_TIMED_OUT: 'This took too long, and was taken back',

@@ -10,6 +10,7 @@ import {
   type ResolvedIdempotency,
   resolveIdempotency,
 } from './idempotencyOptions.ts'
+import { type LimitOptions, resolveLimit } from './limitOptions.ts'
 import type { Pagination } from './responses.ts'
 import type { Schema } from './schema.ts'
 
@@ -84,6 +85,11 @@ export interface RouteOptions<
   timeoutMs?: number
   /** Requests with the same `Idempotency-Key` act once; docs/idempotency.md says how. @default keys are not read */
   idempotency?: Declared
+  /**
+   * How often the route may be called, by whom: `{}` is 60 a minute for each address; docs/rate-limits.md says more. false:
+   * not counted. @default that of `defineApi`
+   */
+  limit?: LimitOptions | false
   handler(
     context: RouteContext<Auth, Params, Query, Body> & IdempotentContext<Declared, Data>,
   ): Promise<Reply<ReplyData<Declared, Data>>> | Reply<ReplyData<Declared, Data>>
@@ -106,6 +112,7 @@ export interface Route {
   readonly maxBodyBytes: number
   readonly timeoutMs: number
   readonly idempotency: ResolvedIdempotency | undefined
+  readonly limit?: LimitOptions | false
   readonly handler: (context: RouteContext) => Promise<Reply> | Reply
 }
 
@@ -140,6 +147,9 @@ export function route<
       )
     }
   }
+  const { limit } = options
+  // The name will be the route's own, if it has none.
+  if (limit) resolveLimit(limit, `Cannot declare the route ${options.method} ${options.path}`, 'unnamed')
   return {
     ...options,
     status: options.status ?? 200,

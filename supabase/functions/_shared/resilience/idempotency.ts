@@ -16,7 +16,7 @@ import { JoinedCalls } from './joinedCalls.ts'
 import { runLeased } from './leasedRun.ts'
 import { MemoryIdempotencyStore } from './stores/memory.ts'
 import { PostgresIdempotencyStore } from './stores/postgres.ts'
-import type { IdempotencyRequest, IdempotencyStore, StoredAnswer } from './stores/store.ts'
+import type { Claim, IdempotencyRequest, IdempotencyStore, StoredAnswer } from './stores/store.ts'
 
 export { lastStatement } from './stores/postgres.ts'
 export type { Claim, IdempotencyRequest, IdempotencyStore, StoredAnswer } from './stores/store.ts'
@@ -68,6 +68,17 @@ export interface LeasedOptions extends CallOptions {
   leaseMs: number
   /** `closed`: 503. `local`: this isolate's memory decides, which another isolate does not see. */
   onUnavailable: 'closed' | 'local'
+  /**
+   * Makes the first claim in the store's place, so that it can travel with what else is asked for the request. Rejects as
+   * the store does. Callers that join a request that is running never get here.
+   */
+  claim?: (...given: Parameters<IdempotencyStore['claim']>) => Promise<Claim | Refused>
+}
+
+/** What else was asked has refused the request: nothing is claimed. */
+export interface Refused {
+  outcome: 'refused'
+  error: Error
 }
 
 export interface LeasedClaim {

@@ -2,7 +2,7 @@
 import { HoldfastError } from '../core/errors.ts'
 import type { Logger } from '../observability/logger.ts'
 import { count } from '../observability/metrics.ts'
-import type { Finished, LeasedClaim, LeasedOptions, Outcome } from './idempotency.ts'
+import type { Finished, LeasedClaim, LeasedOptions, Outcome, Refused } from './idempotency.ts'
 import { fits, inUse, isAway, reused, sqlStateOf, tooLarge } from './idempotencyErrors.ts'
 import type { MemoryIdempotencyStore } from './stores/memory.ts'
 import { keyLost, PostgresIdempotencyStore } from './stores/postgres.ts'
@@ -16,6 +16,7 @@ export interface LeasedStores {
   log: Logger
 }
 
+type Ask = NonNullable<LeasedOptions['claim']>
 type LeasedWork = (claim: LeasedClaim) => Promise<Finished>
 type Claimed = Extract<Claim, { outcome: 'claimed' }>
 
@@ -27,10 +28,13 @@ export async function runLeased(
 ): Promise<Outcome> {
   const { route } = request
   const waiting = new Waiting(options.waitMs, options.signal)
-  for (;;) {
-    const { claim, isLocal } = await claimSomewhere(stores, request, options)
+  const claimInStore: Ask = (...given) => stores.store.claim(...given)
+  for (let ask = options.claim ?? claimInStore;; ask = claimInStore) {
+    const { claim, isLocal } = await claimSomewhere(stores, ask, request, options)
     const local = isLocal || undefined
     switch (claim.outcome) {
+      case 'refused':
+        throw claim.error
       case 'mismatch':
         throw reused(request)
       case 'replay':
@@ -47,15 +51,16 @@ export async function runLeased(
 }
 
 async function claimSomewhere(
-  { store, local, log }: LeasedStores,
+  { local, log }: LeasedStores,
+  ask: Ask,
   request: IdempotencyRequest,
   { leaseMs, ttlMs, onUnavailable }: LeasedOptions,
-): Promise<{ claim: Claim; isLocal: boolean }> {
+): Promise<{ claim: Claim | Refused; isLocal: boolean }> {
   // What was decided here while the store was away stays decided here when it is back.
   const isLocal = onUnavailable === 'local' && local.has(request)
   if (!isLocal) {
     try {
-      return { claim: await store.claim(request, { leaseMs, ttlMs }), isLocal }
+      return { claim: await ask(request, { leaseMs, ttlMs }), isLocal }
     } catch (error) {
       if (!isAway(error)) throw error
       if (onUnavailable === 'closed') throw closedBy(error)

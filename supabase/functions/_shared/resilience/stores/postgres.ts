@@ -37,16 +37,17 @@ const reply = 'holdfast.reply'
 
 interface AnswerRow extends Record<string, unknown> {
   outcome: string
-  retry_after_ms: string | null
+  retry_after_ms: string | number | null
   status: number
   headers: string
   body: string
 }
 
-interface LeaseRow extends AnswerRow {
+/** What `holdfast.lease_idempotency_key` gives; numbers are text where they come in columns of their own. */
+export interface LeaseRow extends AnswerRow {
   effect_id: string
-  token: string
-  attempt: string
+  token: string | number
+  attempt: string | number
 }
 
 export class PostgresIdempotencyStore implements IdempotencyStore {
@@ -63,15 +64,7 @@ export class PostgresIdempotencyStore implements IdempotencyStore {
     const [row] = await this.#db().owner.query<LeaseRow>(sql`
       select * from holdfast.lease_idempotency_key(${bytes(request.id)}, ${bytes(request.fingerprint)},
         ${request.route}, ${request.callerId}, ${request.requestId}, ${leaseMs}, ${ttlMs})`)
-    if (row!.outcome !== 'claimed') return refusalOf(row!) as Claim
-    const attempt = Number(row!.attempt)
-    return {
-      outcome: 'claimed',
-      effectId: row!.effect_id,
-      token: Number(row!.token),
-      attempt,
-      resumed: attempt > 1,
-    }
+    return claimOf(row!)
   }
 
   async complete(request: IdempotencyRequest, token: number, answer: StoredAnswer, ttlMs: number) {
@@ -139,6 +132,18 @@ export class PostgresIdempotencyStore implements IdempotencyStore {
     const found: Found[] = []
     for (const row of rows) found[Number(row.nth) - 1] = refusalOf(row)
     return found
+  }
+}
+
+export function claimOf(row: LeaseRow): Claim {
+  if (row.outcome !== 'claimed') return refusalOf(row) as Claim
+  const attempt = Number(row.attempt)
+  return {
+    outcome: 'claimed',
+    effectId: row.effect_id,
+    token: Number(row.token),
+    attempt,
+    resumed: attempt > 1,
   }
 }
 
