@@ -31,7 +31,7 @@ export default defineConfig({
 })
 
 /** Storms, and pg_cron, which runs jobs at the turn of a minute: everything else fits beside them if they begin first. */
-const waiting = /\/(db\/platformCron|faults\/(bank|orders))\.test\.ts$/
+const waiting = /\/(db\/platformCron|faults\/(bank|orders|guardsPostgres|limits)|e2e\/demo)\.test\.ts$/
 
 function longWaitsFirst() {
   return class extends BaseSequencer {

@@ -52,12 +52,13 @@ beforeAll(async () => {
   closeAfterFile({ name: 'the stack in the storm', close: () => stack.close() })
   admin = openSql(postgres.adminUrl)
   payments = provider(stack)
-  const people = await Promise.all(Array.from({ length: 4 }, () => newUser(stack)))
+  // Each with a limit of their own.
+  const people = await Promise.all(Array.from({ length: customers }, () => newUser(stack)))
   await admin`update public.products set stock = 100000 where stock = 1000`
   const { stock } = await shopState(admin)
 
   for (let each = 0; each < customers; each++) {
-    storm.at('customers', 0, () => shop(people[each % people.length]!))
+    storm.at('customers', 0, () => shop(people[each]!))
   }
   storm.every('cuts', [400, 1_200], () => proxy.cut())
   storm.every('', [600, 1_400], () => {
@@ -172,10 +173,14 @@ async function changeMood(): Promise<void> {
   ]))
 }
 
-/** Leases end, also those whose holder lives, and what may have to be undone is due, also what may yet commit. */
+/**
+ * Leases end, also those whose holder lives, what may have to be undone is due, also what may yet commit, and a provider
+ * that is being left alone may be probed.
+ */
 async function hurryTime(): Promise<void> {
   await endLeases()
   await admin`update holdfast.compensations set due_at = clock_timestamp() where ended_at is null`
+  await admin`update holdfast.circuit_breakers set retry_at = clock_timestamp() where state = 'open'`
   await undoDue()
 }
 

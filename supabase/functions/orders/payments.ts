@@ -4,6 +4,7 @@
  */
 import { z } from 'zod'
 import { HoldfastError } from '../_shared/core/errors.ts'
+import { type CircuitBreaker, circuitBreakers } from '../_shared/resilience/circuitBreaker.ts'
 
 export interface Charge {
   id: string
@@ -24,70 +25,64 @@ export interface RefundRequest {
 }
 
 export interface PaymentProvider {
+  /** Throws `CIRCUIT_OPEN` while the provider is being left alone: whoever needs it can stop before doing anything. */
+  requireAvailable(): void
   /** The charge made with that idempotency key, if the provider has booked one. */
   findCharge(idempotencyKey: string, signal?: AbortSignal): Promise<Charge | undefined>
   /**
-   * Rejects with `PAYMENT_DECLINED` (402), `UPSTREAM_ERROR` when the provider failed, and `UPSTREAM_TIMEOUT` when
-   * it did not answer: only then it is not known whether the money moved.
+   * Rejects with `PAYMENT_DECLINED` (402), `UPSTREAM_ERROR` when the provider failed, and `UPSTREAM_TIMEOUT` when it
+   * did not answer: only then it is not known whether the money moved. With `CIRCUIT_OPEN` and `BULKHEAD_FULL` it was
+   * not asked.
    */
   charge(request: ChargeRequest, signal?: AbortSignal): Promise<Charge>
   refund(request: RefundRequest, signal?: AbortSignal): Promise<{ id: string }>
 }
 
-export interface PaymentProviderOptions {
-  url: string
-  /** Longest wait for an answer. @default 5_000 */
-  timeoutMs?: number
-}
-
-export function createPaymentProvider({ url, timeoutMs = 5_000 }: PaymentProviderOptions): PaymentProvider {
-  async function call(path: string, init: RequestInit, signal?: AbortSignal): Promise<Response> {
-    const timeout = AbortSignal.timeout(timeoutMs)
+/** Everything but a refusal of the card counts against the provider; how long it may take is the breaker's to say. */
+export function createPaymentProvider(url: string, breaker: CircuitBreaker): PaymentProvider {
+  async function call(path: string, init: RequestInit): Promise<Response> {
     try {
-      return await fetch(new URL(path, url), {
-        ...init,
-        signal: signal === undefined ? timeout : AbortSignal.any([signal, timeout]),
-      })
+      return await fetch(new URL(path, url), init)
     } catch (cause) {
-      throw timeout.aborted
-        ? new HoldfastError(
-          'UPSTREAM_TIMEOUT',
-          `The payment provider did not answer within ${timeoutMs} ms`,
-          { cause },
-        )
-        : new HoldfastError('UPSTREAM_ERROR', 'The payment provider could not be reached', { cause })
+      if (init.signal?.aborted) throw init.signal.reason
+      throw new HoldfastError('UPSTREAM_ERROR', 'The payment provider could not be reached', { cause })
     }
   }
 
-  function post(path: string, idempotencyKey: string, body: unknown, signal?: AbortSignal) {
+  function post(path: string, idempotencyKey: string, body: unknown, signal: AbortSignal) {
     const headers = { 'content-type': 'application/json', 'idempotency-key': idempotencyKey }
-    return call(path, { method: 'POST', headers, body: JSON.stringify(body) }, signal)
+    return call(path, { method: 'POST', headers, body: JSON.stringify(body), signal })
   }
 
   return {
-    async findCharge(idempotencyKey, signal) {
-      const response = await call(`/charges?reference=${encodeURIComponent(idempotencyKey)}`, {}, signal)
-      const { data } = await answerOf(response, 'question for a charge', chargeList)
-      return data[0]
-    },
+    requireAvailable: () => breaker.requireAvailable(),
 
-    async charge({ idempotencyKey, ...request }, signal) {
-      const charge = { ...request, reference: idempotencyKey }
-      const response = await post('/charges', idempotencyKey, charge, signal)
-      if (response.status === 402) {
-        const answer = await response.json().catch(() => ({}))
-        throw new HoldfastError('PAYMENT_DECLINED', 'The payment was declined', {
-          status: 402,
-          details: { reason: answer?.error?.code ?? 'declined' },
-        })
-      }
-      return await answerOf(response, 'charge', chargeAnswer)
-    },
+    findCharge: (idempotencyKey, signal) =>
+      breaker.execute(async (signal) => {
+        const response = await call(`/charges?reference=${encodeURIComponent(idempotencyKey)}`, { signal })
+        const { data } = await answerOf(response, 'question for a charge', chargeList)
+        return data[0]
+      }, { signal }),
 
-    async refund({ idempotencyKey, chargeId }, signal) {
-      const response = await post('/refunds', idempotencyKey, { chargeId }, signal)
-      return await answerOf(response, 'refund', z.object({ id: z.string() }))
-    },
+    charge: ({ idempotencyKey, ...request }, signal) =>
+      breaker.execute(async (signal) => {
+        const charge = { ...request, reference: idempotencyKey }
+        const response = await post('/charges', idempotencyKey, charge, signal)
+        if (response.status === 402) {
+          const answer = await response.json().catch(() => ({}))
+          throw new HoldfastError('PAYMENT_DECLINED', 'The payment was declined', {
+            status: 402,
+            details: { reason: answer?.error?.code ?? 'declined' },
+          })
+        }
+        return await answerOf(response, 'charge', chargeAnswer)
+      }, { signal }),
+
+    refund: ({ idempotencyKey, chargeId }, signal) =>
+      breaker.execute(async (signal) => {
+        const response = await post('/refunds', idempotencyKey, { chargeId }, signal)
+        return await answerOf(response, 'refund', z.object({ id: z.string() }))
+      }, { signal }),
   }
 }
 
@@ -103,7 +98,15 @@ export function paymentProvider(): PaymentProvider {
   if (url === undefined || !URL.canParse(url)) {
     throw new HoldfastError('INTERNAL_ERROR', 'Cannot take payments: PAYMENTS_URL is not set to a URL')
   }
-  return shared = createPaymentProvider({ url })
+  const breaker = circuitBreakers.get('payments', {
+    failureThreshold: 5,
+    windowMs: 30_000,
+    cooldownMs: 10_000,
+    timeoutMs: 5_000,
+    maxConcurrent: 50,
+    maxQueued: 200,
+  })
+  return shared = createPaymentProvider(url, breaker)
 }
 
 async function answerOf<T>(response: Response, what: string, schema: z.ZodType<T>): Promise<T> {

@@ -7,6 +7,9 @@ import { cancelledOrder, deletedOrder, oneOrder, orderList, orderParams, placeOr
 import { cancelOrder, deleteOrder, findOrder, listOrders, placeOrder } from './shop.ts'
 import { transactions } from './transactions.ts'
 
+/** What asks the payment provider is counted together. */
+const paying = { name: 'orders', policy: '60/min', by: 'user' } as const
+
 export const routes = [
   route({
     method: 'POST',
@@ -17,7 +20,8 @@ export const routes = [
     response: oneOrder,
     status: 201,
     idempotency: 'leased',
-    errors: ['CONFLICT', 'UPSTREAM_ERROR', 'UPSTREAM_TIMEOUT', 'SERVICE_UNAVAILABLE'],
+    limit: paying,
+    errors: ['CONFLICT', 'UPSTREAM_ERROR', 'UPSTREAM_TIMEOUT', 'CIRCUIT_OPEN', 'SERVICE_UNAVAILABLE'],
     handler: (context) => placeOrder(context, paymentProvider(), context.body),
   }),
 
@@ -53,6 +57,7 @@ export const routes = [
     summary: 'Cancel an order: the stock is returned once, the payment refunded',
     params: orderParams,
     response: cancelledOrder,
+    limit: paying,
     errors: ['NOT_FOUND'],
     handler: async (context) => ({ data: await cancelOrder(context, paymentProvider(), context.params.id) }),
   }),

@@ -21,8 +21,8 @@ interface Item {
 }
 
 /**
- * Charges the customer and writes the order, once for each idempotency key. What cannot be sold is refused before
- * anything is charged. The order, its stored answer and the end of the duty to refund commit together; whatever goes
+ * Charges the customer and writes the order, once for each idempotency key. What cannot be sold or paid now is refused
+ * before anything is charged. The order, its stored answer and the end of the duty to refund commit together; whatever goes
  * wrong before, the charge is refunded, or taken up by the next attempt.
  */
 export async function placeOrder(
@@ -32,6 +32,7 @@ export async function placeOrder(
   payments: PaymentProvider,
   wanted: PlaceOrder,
 ): Promise<Reply<{ order: Order }>> {
+  payments.requireAvailable()
   const items = mergeItems(wanted.items)
   const { totalMinor, currency } = await quote(customer, items, wanted.currency)
   const orderId = crypto.randomUUID()
@@ -57,6 +58,9 @@ export async function placeOrder(
   )
 }
 
+/** The provider has said no, or was not asked. */
+const notCharged = ['PAYMENT_DECLINED', 'CIRCUIT_OPEN', 'BULKHEAD_FULL']
+
 /**
  * The refund is on record before the charge is made. An attempt that takes over from one that died asks the provider
  * for the earlier charge before it makes one; both carry the same key, so there is never a second.
@@ -74,7 +78,7 @@ async function chargeOnce(
     // Not the customer's signal: a charge is not left half-way because they closed the page.
     return await payments.charge({ ...charge, idempotencyKey: effect.effectKey }, tx.signal)
   } catch (error) {
-    if (isHoldfastError(error) && error.code === 'PAYMENT_DECLINED') await tx.withdraw(effect)
+    if (isHoldfastError(error) && notCharged.includes(error.code)) await tx.withdraw(effect)
     throw error
   }
 }
