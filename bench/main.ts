@@ -22,6 +22,9 @@ const suites: Record<string, () => Promise<{ suite: Suite }>> = {
   transactions: () => import('./transactions/suite.ts'),
   idempotency: () => import('./idempotency/suite.ts'),
   retry: () => import('./retry/suite.ts'),
+  breaker: () => import('./breaker/suite.ts'),
+  cache: () => import('./cache/suite.ts'),
+  limiter: () => import('./limiter/suite.ts'),
 }
 
 const exitCodes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 }
