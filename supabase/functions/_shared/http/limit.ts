@@ -18,8 +18,10 @@ import {
   refusalOf,
 } from '../resilience/rateLimit.ts'
 import { policyHeader, standingHeader } from './limitHeaders.ts'
+import { PostgresIdempotencyStore } from '../resilience/stores/postgres.ts'
 import type { ClaimOptions } from '../resilience/stores/store.ts'
 import type { LimitedRequest, ResolvedLimit } from './limitOptions.ts'
+import { networkOf } from './networkOf.ts'
 import type { Route } from './route.ts'
 
 /** A request, and the headers that its answer will have, whatever becomes of it. */
@@ -48,12 +50,28 @@ export function createLimits(log: Logger, { travels }: { travels: boolean }): Op
   const limits = new Map<ResolvedLimit, RequestLimit>()
   const { rateLimitStore, idempotencyStore } = env()
   const together = travels && rateLimitStore === 'postgres' && idempotencyStore === 'postgres'
-  let shared: EnterGuards | undefined
+  let shared: Trip | undefined
   return (exchange, route, declared) => {
     let limit = limits.get(declared)
     if (limit === undefined) limits.set(declared, limit = new RequestLimit(declared, log))
     const canTravel = together && route.idempotency?.mode === 'leased' && declared.options.store === undefined
-    return limit.open(exchange, canTravel ? shared ??= createGuardTrip({ db }) : undefined)
+    return limit.open(exchange, canTravel ? shared ??= openTrip() : undefined)
+  }
+}
+
+/** The limit and the claim in one, where both are in PostgreSQL. */
+interface Trip {
+  enter: EnterGuards
+  /** Gives back a claim that came too late to be of use. */
+  giveBack(request: IdempotencyRequest, claim: Claim | undefined): Promise<unknown> | undefined
+}
+
+function openTrip(): Trip {
+  const keys = new PostgresIdempotencyStore(db)
+  return {
+    enter: createGuardTrip({ db }),
+    giveBack: (request, claim) =>
+      claim?.outcome === 'claimed' ? keys.release(request, claim.token) : undefined,
   }
 }
 
@@ -75,18 +93,18 @@ export class RequestLimit {
     this.#policy = policyHeader(this.#limiter.windows)
   }
 
-  open(exchange: LimitedExchange, enter: EnterGuards | undefined): LimitGate {
+  open(exchange: LimitedExchange, trip: Trip | undefined): LimitGate {
     // Whoever is answered before the limit is asked, or joins a request that has asked, is told of it at least.
     exchange.limitHeaders = { 'ratelimit-policy': this.#policy }
     const consume = () => this.#consume(exchange)
     // What is to travel with a claim need not set out where a refusal is remembered.
-    const ask = enter === undefined ? consume : () => this.#refuseKnown(exchange)
+    const ask = trip === undefined ? consume : () => this.#refuseKnown(exchange)
     const isFirst = this.#declared.by === 'ip'
     return {
       arrived: () => isFirst ? ask() : undefined,
       identified: () => isFirst ? undefined : ask(),
-      claim: enter && ((request, options) => this.#claim(exchange, enter, request, options)),
-      unclaimed: () => enter && consume(),
+      claim: trip && ((request, options) => this.#claim(exchange, trip, request, options)),
+      unclaimed: () => trip && consume(),
     }
   }
 
@@ -108,7 +126,7 @@ export class RequestLimit {
   /** Made only if the limit admits the request. */
   async #claim(
     exchange: LimitedExchange,
-    enter: EnterGuards,
+    { enter, giveBack }: Trip,
     request: IdempotencyRequest,
     options: ClaimOptions,
   ): Promise<Claim | Refused> {
@@ -122,7 +140,10 @@ export class RequestLimit {
       return (await entered).limit!
     })
     exchange.limitHeaders = headers
-    if (refusal !== undefined) return { outcome: 'refused', error: refusal }
+    if (refusal !== undefined) {
+      claimed?.then((late) => giveBack(request, late)).catch(() => {})
+      return { outcome: 'refused', error: refusal }
+    }
     // Where nobody had to be asked, the claim is still to be made; where the answer is late, it is still on its way.
     return await claimed ?? (await enter({ claim })).claim!
   }
@@ -146,16 +167,18 @@ export class RequestLimit {
     if (by === 'user' && caller.userId !== undefined) return `user:${caller.userId}`
     const key = by === 'apiKey' ? keyOf(caller, headers) : undefined
     if (key !== undefined) return `key:${(await digestOf([key])).slice(0, 32)}`
-    return `ip:${request.ip ?? 'unknown'}`
+    return `ip:${request.ip === undefined ? 'unknown' : networkOf(request.ip)}`
   }
 }
 
 /** Only a key that was verified: whoever makes up keys, or ways to write one, would get past the limit. */
 function keyOf({ kind }: Caller, headers: Headers): string | undefined {
   if (kind === 'none') return undefined
-  const key = headers.get('apikey') ?? undefined
   // A user's bearer is no key.
-  return key ?? (kind === 'user' ? undefined : headers.get('authorization')?.replace(/^Bearer +/i, ''))
+  const key = headers.get('apikey') ??
+    (kind === 'user' ? undefined : headers.get('authorization')?.replace(/^Bearer +/i, ''))
+  // The signature of a token can be written in many ways, all of which verify; what it signs in one alone.
+  return key?.split('.', 2).join('.')
 }
 
 function conclude(exchange: LimitedExchange, { headers, refusal }: Limited): void {

@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { type ErrorCode, errorCodes } from '../core/errors.ts'
 import { maxKeyLength } from '../resilience/idempotencyKey.ts'
 import type { Api } from './api.ts'
+import type { LimitOptions } from './limitOptions.ts'
 import type { Route } from './route.ts'
 import type { Schema } from './schema.ts'
 
@@ -47,9 +48,9 @@ export function openApiDocument(apis: readonly Api[], info: { title: string; ver
 
 function operation(api: Api, route: Route): Json {
   const where = `${route.method} /${api.name}${route.path}`
-  const isLimited = (route.limit ?? api.limit ?? false) !== false
+  const limit = (route.limit ?? api.limit) || undefined
   const failures = new Map<number, ErrorCode[]>()
-  for (const code of impliedErrors(route, isLimited)) {
+  for (const code of impliedErrors(route, limit)) {
     const status = errorCodes[code]
     failures.set(status, [...(failures.get(status) ?? []), code])
   }
@@ -77,12 +78,15 @@ function operation(api: Api, route: Route): Json {
             description: 'Quote it when you ask about this call',
           },
           ...(route.idempotency && { 'Idempotency-Replayed': replayedHeader }),
-          ...(isLimited && limitHeaders),
+          ...(limit && limitHeaders),
         },
         content: { 'application/json': { schema: successSchema(route, where) } },
       },
       ...Object.fromEntries(
-        [...failures].sort(([a], [b]) => a - b).map(([status, codes]) => [status, failure(codes)]),
+        [...failures].sort(([a], [b]) => a - b).map(([status, codes]) => [
+          status,
+          failure(codes, limit && status === errorCodes.RATE_LIMITED ? refusedHeaders : undefined),
+        ]),
       ),
     },
   }
@@ -96,7 +100,7 @@ const security: Record<Route['auth'], Json[]> = {
 }
 
 /** What the declaration itself makes possible, and what the route adds. */
-function impliedErrors(route: Route, isLimited: boolean): Set<ErrorCode> {
+function impliedErrors(route: Route, limit: LimitOptions | undefined): Set<ErrorCode> {
   const codes = new Set<ErrorCode>(['INTERNAL_ERROR', ...route.errors])
   if (route.auth !== 'none') codes.add('UNAUTHENTICATED')
   if (route.auth === 'secret') codes.add('FORBIDDEN')
@@ -107,13 +111,15 @@ function impliedErrors(route: Route, isLimited: boolean): Set<ErrorCode> {
     codes.add('IDEMPOTENCY_KEY_INVALID').add('IDEMPOTENCY_KEY_IN_USE').add('IDEMPOTENCY_KEY_REUSED')
     codes.add('SERVICE_UNAVAILABLE')
   }
-  if (isLimited) codes.add('RATE_LIMITED')
+  if (limit) codes.add('RATE_LIMITED')
+  if (limit?.onUnavailable === 'closed') codes.add('SERVICE_UNAVAILABLE')
   return codes
 }
 
-function failure(codes: ErrorCode[]): Json {
+function failure(codes: ErrorCode[], headers?: Json): Json {
   return {
     description: codes.map((code) => `\`${code}\``).join(', '),
+    headers,
     content: {
       'application/json': { schema: { $ref: '#/components/schemas/Error' } },
       'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } },
@@ -195,6 +201,11 @@ const limitHeaders = {
     schema: { type: 'string' },
     description: 'How they stand: calls that are left (`r`), and seconds until they are whole again (`t`)',
   },
+}
+
+const refusedHeaders = {
+  ...limitHeaders,
+  'Retry-After': { schema: { type: 'integer' }, description: 'Seconds until such a call is admitted again' },
 }
 
 const metaSchema = object({
