@@ -4,6 +4,8 @@ import { networkOf } from '../../../supabase/functions/_shared/http/networkOf.ts
 test.each([
   ['an IPv4 address is itself', '203.0.113.7', '203.0.113.7'],
   ['an IPv4 address that is written as IPv6 is the IPv4 address', '::ffff:203.0.113.7', '203.0.113.7'],
+  ['in hexadecimal, too', '::ffff:cb00:7107', '203.0.113.7'],
+  ['an IPv4 address with a port is the address', '203.0.113.7:51234', '203.0.113.7'],
   ['an IPv6 address is its network of 64 bits', '2001:db8:1:2:a:b:c:d', '2001:db8:1:2::/64'],
   ['another of the same network counts with it', '2001:db8:1:2::1', '2001:db8:1:2::/64'],
   ['however it is written', '2001:0DB8:0001:0002:0000:0000:0000:0001', '2001:db8:1:2::/64'],

@@ -129,6 +129,17 @@ describe('by ip, behind two proxies', () => {
     expect(new Set(store.whom)).toEqual(new Set(['ip:unknown']))
   })
 
+  test('counts an IPv6 network as one: whoever has an address in it has them all', async () => {
+    const api = apiWith({ policy: '2/h' })
+    const answers = []
+    for (
+      const address of ['2001:db8:1:2::1', '2001:db8:1:2:ffff::9', '2001:0db8:1:2::7', '2001:db8:1:3::1']
+    ) {
+      answers.push(await ask(api, via(`${address}, 10.0.0.1`)))
+    }
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 429, 200])
+  })
+
   test('reads no other header', async () => {
     const api = apiWith({})
     for (const name of ['x-real-ip', 'forwarded', 'cf-connecting-ip', 'true-client-ip']) {
@@ -172,6 +183,22 @@ describe('by apiKey', () => {
     expect(first).toMatch(/^key:[\da-f]{32}$/)
     expect(others.slice(0, 4)).toEqual(Array(4).fill(first))
     expect(others[4]).not.toBe(first)
+  })
+
+  test('counts a token that is a key as one, however its signature is written', async () => {
+    const api = apiWith({ by: 'apiKey', policy: '1/h' }, 'publishable')
+    const token = await new SignJWT({ role: 'anon' }).setProtectedHeader({ alg: 'HS256' })
+      .setExpirationTime('1h').sign(new TextEncoder().encode(secret))
+    expect((await ask(api, { apikey: token })).status).toBe(200)
+    // All of them verify, but for what the verifier itself refuses.
+    const ways = [
+      `${token}=`,
+      `${token.slice(0, -3)} ${token.slice(-3)}`,
+      `${token.slice(0, -9)}\t${token.slice(-9)}`,
+    ]
+    for (const way of ways) expect([401, 429]).toContain((await ask(api, { apikey: way })).status)
+    expect((await ask(api, { authorization: `Bearer ${token}=` })).status).not.toBe(200)
+    expect(new Set(store.whom).size).toBe(1)
   })
 
   test('believes no key that nobody has verified', async () => {

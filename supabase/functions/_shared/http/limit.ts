@@ -10,6 +10,7 @@ import type { Logger } from '../observability/logger.ts'
 import { digestOf } from '../resilience/fingerprint.ts'
 import { createGuardTrip, type EnterGuards } from '../resilience/guardTrip.ts'
 import type { Claim, IdempotencyRequest, LeasedOptions, Refused } from '../resilience/idempotency.ts'
+import { isAway } from '../resilience/idempotencyErrors.ts'
 import {
   createRateLimiter,
   type RateLimitCall,
@@ -144,8 +145,9 @@ export class RequestLimit {
       claimed?.then((late) => giveBack(request, late)).catch(() => {})
       return { outcome: 'refused', error: refusal }
     }
-    // Where nobody had to be asked, the claim is still to be made; where the answer is late, it is still on its way.
-    return await claimed ?? (await enter({ claim })).claim!
+    // Where nobody had to be asked, or the limit has failed, the claim is still to be made; where the answer is late, it is
+    // still on its way.
+    return await claimed?.catch(requireRefused) ?? (await enter({ claim })).claim!
   }
 
   #limited(decision: RateLimitDecision): Limited {
@@ -184,6 +186,11 @@ function keyOf({ kind }: Caller, headers: Headers): string | undefined {
 function conclude(exchange: LimitedExchange, { headers, refusal }: Limited): void {
   exchange.limitHeaders = headers
   if (refusal !== undefined) throw refusal
+}
+
+/** A statement that was refused has claimed nothing. Rethrows where there was no answer: it may have. */
+function requireRefused(error: unknown): undefined {
+  if (isAway(error)) throw error
 }
 
 function isAlone({ decidedBy }: RateLimitDecision): boolean {

@@ -11,8 +11,8 @@ export interface LimitedRequest extends Required<Actor> {
 }
 
 /**
- * Whom a limit counts. `ip`: the client's address, as the trusted proxies have it (`TRUSTED_PROXY_HOPS`); all whose
- * address is not known count as one. `user`: the signed-in user. `apiKey`: the key that was shown and verified. Whoever
+ * Whom a limit counts. `ip`: the client's address, as the trusted proxies have it (`TRUSTED_PROXY_HOPS`), of IPv6 its
+ * network; all whose address is not known count as one. `user`: the signed-in user. `apiKey`: the key that was shown and verified. Whoever
  * has no user or key counts by address. A function names the key itself; it is stored as it is, so digest secrets.
  */
 export type LimitBy = 'ip' | 'user' | 'apiKey' | ((request: LimitedRequest) => string)
