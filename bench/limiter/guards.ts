@@ -83,7 +83,7 @@ function openSubjects({ resources }: Bench, url: string): Record<Subject, () => 
   })
   const enter = createGuardTrip({
     db,
-    breakers: { outgoing: () => ({ reports: [report], arrived() {}, failed() {} }) },
+    breakers: { outgoing: () => ({ reports: [report], arrived() {}, failed() {}, end() {} }) },
   })
   const nextKey = keysOf['10,000 keys']
   return {

@@ -104,7 +104,7 @@ comment on function holdfast.reset_rate_limit(text) is
     'Forgets what was counted for the key, and ends its block. False where nothing was known of it.';
 
 
-create or replace function holdfast.purge_rate_limits(p_batch bigint default 50000)
+create or replace function holdfast.purge_rate_limits(p_batch bigint default 500000)
 returns bigint
 language sql
 volatile
@@ -131,4 +131,4 @@ comment on function holdfast.purge_rate_limits(bigint) is
     'Deletes keys of which nothing is counted any more and that are not blocked, at most p_batch of them. Returns how many.';
 
 
-select cron.schedule('holdfast_purge_rate_limits', '*/5 * * * *', 'select holdfast.purge_rate_limits()');
+select cron.schedule('holdfast_purge_rate_limits', '* * * * *', 'select holdfast.purge_rate_limits()');

@@ -310,7 +310,7 @@ comment on function holdfast.invalidate_cache(text, text[], text[]) is
     'memory for their localTtlMs at most.';
 
 
-create or replace function holdfast.purge_cache_entries(p_batch bigint default 50000)
+create or replace function holdfast.purge_cache_entries(p_batch bigint default 500000)
 returns bigint
 language sql
 volatile
@@ -339,4 +339,4 @@ comment on function holdfast.purge_cache_entries(bigint) is
     'Deletes entries whose time is over, the oldest first, at most p_batch of them. Returns how many.';
 
 
-select cron.schedule('holdfast_purge_cache_entries', '*/10 * * * *', 'select holdfast.purge_cache_entries()');
+select cron.schedule('holdfast_purge_cache_entries', '*/2 * * * *', 'select holdfast.purge_cache_entries()');

@@ -139,10 +139,10 @@ onEachPostgres('PostgresCacheStore', (pg) => {
       expect(await left()).toEqual(['0'])
     })
 
-    test('is run by pg_cron every ten minutes', async () => {
+    test('is run by pg_cron every two minutes', async () => {
       expect(
         [...await admin`select schedule, command from cron.job where jobname = 'holdfast_purge_cache_entries'`],
-      ).toEqual([{ schedule: '*/10 * * * *', command: 'select holdfast.purge_cache_entries()' }])
+      ).toEqual([{ schedule: '*/2 * * * *', command: 'select holdfast.purge_cache_entries()' }])
     })
   })
 

@@ -247,7 +247,7 @@ onEachPostgres('a guard trip', (pg) => {
       const limit = limitOf('in spite', 5)
       const entered = await createGuardTrip({ db, breakers: senseless })({ limit, claim: claimOf() })
       expect(entered).toMatchObject({ limit: { admitted: 1 }, claim: { outcome: 'claimed' } })
-      expect(senseless.ended).toEqual([['arrived', []]])
+      expect(senseless.ended).toEqual([['ended']])
 
       await new PostgresBreakerStore(db).exchange([report(name, { successes: 1 })])
       const held = recordedTrip([report(name, { failures: 5 })])
@@ -257,7 +257,7 @@ onEachPostgres('a guard trip', (pg) => {
         const patient = await createGuardTrip({ db, breakers: held })({ limit, claim: claimOf() })
         expect(patient).toMatchObject({ limit: { admitted: 1 }, claim: { outcome: 'claimed' } })
       })
-      expect(held.ended).toEqual([['arrived', []]])
+      expect(held.ended).toEqual([['ended']])
       const [asked] = await limits.decide([{ ...limit, count: 0 }])
       expect(asked!.windows[0]!.remaining).toBe(3)
     })
@@ -307,11 +307,12 @@ onEachPostgres('a guard trip', (pg) => {
 
 /** Reports that travel, and what they were told in the end. */
 function recordedTrip(reports: BreakerReport[] | undefined) {
-  const ended: ['arrived' | 'failed', unknown][] = []
+  const ended: ['arrived' | 'failed' | 'ended', unknown?][] = []
   const trip: BreakerTrip | undefined = reports && {
     reports,
     arrived: (statuses) => ended.push(['arrived', statuses]),
     failed: (error) => ended.push(['failed', error]),
+    end: () => ended.push(['ended']),
   }
   return { ended, outgoing: () => trip }
 }

@@ -171,5 +171,5 @@ test('guard trips go through a pooler in transaction mode', async ({ skip }) => 
 
 /** Breakers that have something to say with every trip, and mind no answer. */
 function withReports(reports: () => BreakerReport[]) {
-  return { outgoing: () => ({ reports: reports(), arrived() {}, failed() {} }) }
+  return { outgoing: () => ({ reports: reports(), arrived() {}, failed() {}, end() {} }) }
 }

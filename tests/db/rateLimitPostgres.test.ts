@@ -286,9 +286,9 @@ onEachPostgres('PostgresRateLimitStore', (pg) => {
       await other.end()
     })
 
-    test('is run by pg_cron every five minutes', async () => {
+    test('is run by pg_cron every minute', async () => {
       expect(await admin`select schedule, command from cron.job where jobname = 'holdfast_purge_rate_limits'`)
-        .toEqual([{ schedule: '*/5 * * * *', command: 'select holdfast.purge_rate_limits()' }])
+        .toEqual([{ schedule: '* * * * *', command: 'select holdfast.purge_rate_limits()' }])
     })
   })
 

@@ -53,6 +53,16 @@ describe.each(adapters)('$name: withRateLimit', ({ rateLimit: withRateLimit }) =
     expect((await get(url, { 'x-test-user': adaId })).status).toBe(429)
   })
 
+  // withSupabase looks at the token or at the key: beside a token any key was taken, and each had a limit of its own.
+  test('by apiKey, believes no key that stands beside the token of a user', async () => {
+    const { url } = behind({ by: 'apiKey', policy: '1/h' })
+    const statuses = []
+    for (const apikey of ['sb_publishable_1', 'sb_publishable_2', 'sb_publishable_3']) {
+      statuses.push((await get(url, { apikey })).status)
+    }
+    expect(statuses).toEqual([200, 429, 429])
+  })
+
   test('counts by a function, and says so where that gives no text', async () => {
     const { url } = behind({ by: ({ headers }) => headers.get('x-tenant') ?? '', policy: '1/h' })
     expect((await get(url, { 'x-tenant': 'a' })).status).toBe(200)

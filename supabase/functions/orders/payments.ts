@@ -4,7 +4,12 @@
  */
 import { z } from 'zod'
 import { HoldfastError } from '../_shared/core/errors.ts'
-import { type CircuitBreaker, circuitBreakers } from '../_shared/resilience/circuitBreaker.ts'
+import {
+  type CircuitBreaker,
+  type CircuitBreakers,
+  circuitBreakers,
+  isFailure,
+} from '../_shared/resilience/circuitBreaker.ts'
 
 export interface Charge {
   id: string
@@ -89,6 +94,19 @@ export function createPaymentProvider(url: string, breaker: CircuitBreaker): Pay
 const chargeAnswer = z.object({ id: z.string(), amountMinor: z.int(), currency: z.string() })
 const chargeList = z.object({ data: z.array(chargeAnswer) })
 
+/** What all who pay share. */
+export function paymentBreaker(breakers: CircuitBreakers): CircuitBreaker {
+  return breakers.get('payments', {
+    failureThreshold: 5,
+    windowMs: 30_000,
+    cooldownMs: 10_000,
+    timeoutMs: 5_000,
+    maxConcurrent: 50,
+    maxQueued: 200,
+    isFailure: speaksAgainstProvider,
+  })
+}
+
 let shared: PaymentProvider | undefined
 
 /** This isolate's provider, at `PAYMENTS_URL`. */
@@ -98,15 +116,7 @@ export function paymentProvider(): PaymentProvider {
   if (url === undefined || !URL.canParse(url)) {
     throw new HoldfastError('INTERNAL_ERROR', 'Cannot take payments: PAYMENTS_URL is not set to a URL')
   }
-  const breaker = circuitBreakers.get('payments', {
-    failureThreshold: 5,
-    windowMs: 30_000,
-    cooldownMs: 10_000,
-    timeoutMs: 5_000,
-    maxConcurrent: 50,
-    maxQueued: 200,
-  })
-  return shared = createPaymentProvider(url, breaker)
+  return shared = createPaymentProvider(url, paymentBreaker(circuitBreakers))
 }
 
 async function answerOf<T>(response: Response, what: string, schema: z.ZodType<T>): Promise<T> {
@@ -116,8 +126,16 @@ async function answerOf<T>(response: Response, what: string, schema: z.ZodType<T
   throw new HoldfastError(
     'UPSTREAM_ERROR',
     `The payment provider answered a ${what} with ${response.status}`,
-    { cause: text.slice(0, 500) },
+    { cause: { status: response.status, text: text.slice(0, 500) } },
   )
+}
+
+/** A request that the provider takes for wrong says nothing against it: one customer's must not stop all others'. */
+function speaksAgainstProvider(error: unknown): boolean {
+  const { status } = ((error as Error | undefined)?.cause ?? {}) as { status?: unknown }
+  const isRefusal = typeof status === 'number' && status >= 400 && status < 500 && status !== 408 &&
+    status !== 429
+  return isFailure(error) && !isRefusal
 }
 
 function json(text: string): unknown {

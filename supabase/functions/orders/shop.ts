@@ -58,8 +58,8 @@ export async function placeOrder(
   )
 }
 
-/** The provider has said no, or was not asked. */
-const notCharged = ['PAYMENT_DECLINED', 'CIRCUIT_OPEN', 'BULKHEAD_FULL']
+/** The provider was not asked by this attempt. What an earlier one has asked may still reach its ledger. */
+const notAsked = ['CIRCUIT_OPEN', 'BULKHEAD_FULL']
 
 /**
  * The refund is on record before the charge is made. An attempt that takes over from one that died asks the provider
@@ -78,7 +78,9 @@ async function chargeOnce(
     // Not the customer's signal: a charge is not left half-way because they closed the page.
     return await payments.charge({ ...charge, idempotencyKey: effect.effectKey }, tx.signal)
   } catch (error) {
-    if (isHoldfastError(error) && notCharged.includes(error.code)) await tx.withdraw(effect)
+    const code = isHoldfastError(error) ? error.code : ''
+    const isCertain = code === 'PAYMENT_DECLINED' || (!effect.resumed && notAsked.includes(code))
+    if (isCertain) await tx.withdraw(effect)
     throw error
   }
 }

@@ -1,4 +1,5 @@
 /** A rate limit in front of what is behind an adapter. */
+import type { Actor } from '../core/caller.ts'
 import { RequestLimit } from '../http/limit.ts'
 import { type LimitOptions, resolveLimit } from '../http/limitOptions.ts'
 import { createLogger, type Logger } from '../observability/logger.ts'
@@ -19,13 +20,16 @@ export interface RateLimitOptions extends LimitOptions {
  */
 export function createRateLimitAround(options: RateLimitOptions): Around<RateLimitDecision> {
   const { log = createLogger(), ...declared } = options
-  const limit = new RequestLimit(resolveLimit(declared, 'Cannot set up withRateLimit', ''), log)
+  const resolved = resolveLimit(declared, 'Cannot set up withRateLimit', '')
+  const { by } = resolved
+  const limit = new RequestLimit(resolved, log)
 
   return async ({ request, actor }, next) => {
     let headers: Record<string, string>
     let decision: RateLimitDecision
     try {
-      const limited = await limit.ask({ ...actor, headers: request.headers, raw: request })
+      const shown = by === 'apiKey' ? verifiedHeaders(actor, request) : request.headers
+      const limited = await limit.ask({ ...actor, headers: shown, raw: request })
       if (limited.refusal !== undefined) {
         return withHeaders(errorResponse(limited.refusal, request, log), limited.headers)
       }
@@ -36,6 +40,14 @@ export function createRateLimitAround(options: RateLimitOptions): Around<RateLim
     }
     return withHeaders((await next(decision)).response, headers)
   }
+}
+
+/** Whoever has verified a user's token has not looked at the key beside it, which may be made up. */
+function verifiedHeaders({ caller }: Actor, { headers }: Request): Headers {
+  if (caller.kind !== 'user') return headers
+  const verified = new Headers(headers)
+  verified.delete('apikey')
+  return verified
 }
 
 /** A response that came from elsewhere may have headers that cannot be changed. */

@@ -20,12 +20,14 @@ export interface ExchangeOptions {
   log: () => Logger
 }
 
-/** Reports that travel with somebody's trip to the store. Exactly one of `arrived` and `failed` ends it. */
+/** Reports that travel with somebody's trip to the store. One of `arrived`, `failed` and `end` ends it. */
 export interface BreakerTrip {
   readonly reports: BreakerReport[]
   /** In the order of the reports. */
   arrived(statuses: readonly BreakerStatus[]): void
   failed(error: unknown): void
+  /** Nobody listened, though the store is there: what was to be told is told with the next trip. */
+  end(): void
 }
 
 type Asker = (right: ProbeRight | undefined) => void
@@ -161,7 +163,7 @@ export class BreakerExchange {
     this.#alone = true
     this.dueAt = Infinity
     if (this.#timer !== undefined) this.#options.timers.clear(this.#timer)
-    await this.#background.settled()
+    await this.#bounded(this.#background.settled(), patienceMs)
     const store = await this.#store?.catch(() => undefined)
     await store?.close()
   }
@@ -309,7 +311,6 @@ class Trip implements BreakerTrip {
     this.#end({ error })
   }
 
-  /** Without having asked. */
   end(): void {
     this.#end({})
   }

@@ -83,7 +83,8 @@ async function enterAll(
       from holdfast.enter_guards(${limits?.expression ?? null}, ${claims}::jsonb, ${
       trip?.reports ?? []
     }::jsonb)`)
-    trip?.arrived(row!.statuses ?? [])
+    if (row!.statuses === null) trip?.end()
+    else trip?.arrived(row!.statuses)
     const answers = limits?.answers(row!.limits!) ?? []
     const answered = new Map(asked.map(({ nth }, index) => [nth, answers[index]]))
     return questions.map((_question, nth) => {

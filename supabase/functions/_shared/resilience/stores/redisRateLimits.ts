@@ -166,7 +166,7 @@ export class RedisRateLimitStore implements RateLimitStore {
     this.#prefix = prefix
     this.#together = batched((calls) => this.#askAll(calls), {
       maxItems: 100,
-      maxRunning: 2,
+      maxRunning: 4,
     })
   }
 
