@@ -7,7 +7,7 @@ import {
   createCircuitBreakers,
 } from '../../supabase/functions/_shared/resilience/circuitBreaker.ts'
 import { createGuardTrip, type EnterGuards } from '../../supabase/functions/_shared/resilience/guardTrip.ts'
-import type { BreakerTrip } from '../../supabase/functions/_shared/resilience/breakerExchange.ts'
+import type { BreakerTrip } from '../../supabase/functions/_shared/resilience/breaker/breakerExchange.ts'
 import type { BreakerReport } from '../../supabase/functions/_shared/resilience/stores/breakerStore.ts'
 import { PostgresBreakerStore } from '../../supabase/functions/_shared/resilience/stores/postgresBreakers.ts'
 import { PostgresIdempotencyStore } from '../../supabase/functions/_shared/resilience/stores/postgres.ts'

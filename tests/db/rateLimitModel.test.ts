@@ -2,7 +2,10 @@
 import fc from 'fast-check'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { decide, type WindowState } from '../../supabase/functions/_shared/resilience/rateLimitDecide.ts'
+import {
+  decide,
+  type WindowState,
+} from '../../supabase/functions/_shared/resilience/limits/rateLimitDecide.ts'
 import type {
   RateLimitQuestion,
   RateLimitWindow,

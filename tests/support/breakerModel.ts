@@ -1,5 +1,5 @@
 /** A circuit breaker in as few words as possible: every call is remembered, and everything is worked out from that. */
-import type { ProbeOutcome } from '../../supabase/functions/_shared/resilience/breakerState.ts'
+import type { ProbeOutcome } from '../../supabase/functions/_shared/resilience/breaker/breakerState.ts'
 import type { BreakerRules } from '../../supabase/functions/_shared/resilience/stores/breakerStore.ts'
 
 export class BreakerModel {

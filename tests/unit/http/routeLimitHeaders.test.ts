@@ -8,8 +8,8 @@ import {
   type RateLimitDecision,
   refusalOf,
   uncounted,
-} from '../../../supabase/functions/_shared/resilience/rateLimitDecision.ts'
-import { isLimiterName } from '../../../supabase/functions/_shared/resilience/rateLimitPolicy.ts'
+} from '../../../supabase/functions/_shared/resilience/limits/rateLimitDecision.ts'
+import { isLimiterName } from '../../../supabase/functions/_shared/resilience/limits/rateLimitPolicy.ts'
 import type {
   RateLimitAnswer,
   RateLimitWindow,

@@ -6,8 +6,8 @@ import {
   createCache,
   ttlByVolatility,
 } from '../../../supabase/functions/_shared/resilience/cache.ts'
-import { CacheEntries } from '../../../supabase/functions/_shared/resilience/cacheEntries.ts'
-import { Entry } from '../../../supabase/functions/_shared/resilience/cacheEntry.ts'
+import { CacheEntries } from '../../../supabase/functions/_shared/resilience/caching/cacheEntries.ts'
+import { Entry } from '../../../supabase/functions/_shared/resilience/caching/cacheEntry.ts'
 import { MemoryCacheStore } from '../../../supabase/functions/_shared/resilience/stores/memoryCache.ts'
 import { memoryLog } from '../../support/caches.ts'
 import { FakeTimers } from '../../support/fakeTimers.ts'

@@ -1,8 +1,8 @@
 /** resilience/breakerState.ts: the states of a breaker, beside a model that remembers every call. */
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { BreakerMachine } from '../../../supabase/functions/_shared/resilience/breakerState.ts'
-import { CallWindow } from '../../../supabase/functions/_shared/resilience/callWindow.ts'
+import { BreakerMachine } from '../../../supabase/functions/_shared/resilience/breaker/breakerState.ts'
+import { CallWindow } from '../../../supabase/functions/_shared/resilience/breaker/callWindow.ts'
 import type { BreakerRules } from '../../../supabase/functions/_shared/resilience/stores/breakerStore.ts'
 import { BreakerModel } from '../../support/breakerModel.ts'
 

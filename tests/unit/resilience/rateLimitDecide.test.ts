@@ -11,7 +11,7 @@ import {
   stateWidth,
   type WindowDecision,
   type WindowState,
-} from '../../../supabase/functions/_shared/resilience/rateLimitDecide.ts'
+} from '../../../supabase/functions/_shared/resilience/limits/rateLimitDecide.ts'
 import type { RateLimitWindow } from '../../../supabase/functions/_shared/resilience/stores/rateLimitStore.ts'
 import { algorithms } from '../../support/rateLimitStore.ts'
 

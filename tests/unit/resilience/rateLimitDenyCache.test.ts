@@ -1,7 +1,7 @@
 /** Refusals that are repeated from memory. */
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { DenyCache } from '../../../supabase/functions/_shared/resilience/denyCache.ts'
+import { DenyCache } from '../../../supabase/functions/_shared/resilience/limits/denyCache.ts'
 import { FakeTimers } from '../../support/fakeTimers.ts'
 import { allowed, limitedFleet } from '../../support/remoteRateLimits.ts'
 

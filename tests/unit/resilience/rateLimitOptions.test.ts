@@ -5,7 +5,7 @@ import {
   type Policy,
   type RateLimiterOptions,
 } from '../../../supabase/functions/_shared/resilience/rateLimit.ts'
-import { shareOf, windowsOf } from '../../../supabase/functions/_shared/resilience/rateLimitPolicy.ts'
+import { shareOf, windowsOf } from '../../../supabase/functions/_shared/resilience/limits/rateLimitPolicy.ts'
 
 const day = 86_400_000
 

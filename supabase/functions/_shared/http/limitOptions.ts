@@ -1,7 +1,7 @@
 /** What a route, or a whole function, declares about how often it may be called. */
 import type { Actor, RequestInfo } from '../core/caller.ts'
-import { type RateLimiterOptions, resolveLimiter } from '../resilience/rateLimitOptions.ts'
-import { largestCost } from '../resilience/rateLimitPolicy.ts'
+import { type RateLimiterOptions, resolveLimiter } from '../resilience/limits/rateLimitOptions.ts'
+import { largestCost } from '../resilience/limits/rateLimitPolicy.ts'
 
 /** What is known of a request when its limit is decided. */
 export interface LimitedRequest extends Required<Actor> {

@@ -3,12 +3,12 @@
  * where there is one. One load for each key at a time; an entry is served only under the version of the schema that it
  * was loaded under. How old a value may be is said by the options, and by nothing else.
  */
-import { type CacheOptions, cacheSettings } from './cacheOptions.ts'
-import type { CacheStats } from './cacheStats.ts'
-import { TieredCache } from './tieredCache.ts'
+import { type CacheOptions, cacheSettings } from './caching/cacheOptions.ts'
+import type { CacheStats } from './caching/cacheStats.ts'
+import { TieredCache } from './caching/tieredCache.ts'
 
-export { type CacheOptions, ttlByVolatility, type Volatility } from './cacheOptions.ts'
-export type { CacheStats } from './cacheStats.ts'
+export { type CacheOptions, ttlByVolatility, type Volatility } from './caching/cacheOptions.ts'
+export type { CacheStats } from './caching/cacheStats.ts'
 export type { CacheStore } from './stores/cacheStore.ts'
 
 /** The signal is aborted when the load has taken too long. That a caller has left is no reason to end it. */

@@ -5,27 +5,27 @@
 import { type Clock, systemClock } from '../core/clock.ts'
 import { env } from '../core/env.ts'
 import { createLogger, type Logger } from '../observability/logger.ts'
-import { type BreakerSurroundings, CircuitBreaker } from './breaker.ts'
-import { BreakerExchange, type BreakerTrip } from './breakerExchange.ts'
-import type { BreakerHealth } from './breakerHealth.ts'
+import { type BreakerSurroundings, CircuitBreaker } from './breaker/breaker.ts'
+import { BreakerExchange, type BreakerTrip } from './breaker/breakerExchange.ts'
+import type { BreakerHealth } from './breaker/breakerHealth.ts'
 import {
   type BreakerSettings,
   type CircuitBreakerOptions,
   differenceOf,
   settingsOf,
-} from './breakerOptions.ts'
+} from './breaker/breakerOptions.ts'
 import { coarseClock } from './coarseClock.ts'
-import type { Work } from './guardedCall.ts'
+import type { Work } from './breaker/guardedCall.ts'
 import type { BreakerStore } from './stores/breakerStore.ts'
 import { requireDuration, systemTimers, type Timers } from './timers.ts'
 
-export type { CircuitBreaker } from './breaker.ts'
-export type { BreakerTrip } from './breakerExchange.ts'
-export type { BreakerHealth } from './breakerHealth.ts'
-export { isFailure } from './breakerOptions.ts'
-export type { CallEvent, CallOutcome, CircuitBreakerOptions, StateChange } from './breakerOptions.ts'
-export { BulkheadFullError, CircuitOpenError } from './circuitErrors.ts'
-export type { Call, Work } from './guardedCall.ts'
+export type { CircuitBreaker } from './breaker/breaker.ts'
+export type { BreakerTrip } from './breaker/breakerExchange.ts'
+export type { BreakerHealth } from './breaker/breakerHealth.ts'
+export { isFailure } from './breaker/breakerOptions.ts'
+export type { CallEvent, CallOutcome, CircuitBreakerOptions, StateChange } from './breaker/breakerOptions.ts'
+export { BulkheadFullError, CircuitOpenError } from './breaker/circuitErrors.ts'
+export type { Call, Work } from './breaker/guardedCall.ts'
 
 export interface CircuitBreakersOptions {
   /** What the isolates share, or how to come by it when it is first needed. @default none: each is on its own */

@@ -3,8 +3,8 @@
  * are remembered here and refused again without asking; while the store is away, the limiter goes on as it was told.
  */
 import { createLogger, type Logger } from '../observability/logger.ts'
-import { DenyCache } from './denyCache.ts'
-import { DecisionCounters } from './rateLimitCounters.ts'
+import { DenyCache } from './limits/denyCache.ts'
+import { DecisionCounters } from './limits/rateLimitCounters.ts'
 import {
   type DecidedBy,
   decisionFrom,
@@ -12,10 +12,10 @@ import {
   type RateLimitDecision,
   refusalOf,
   uncounted,
-} from './rateLimitDecision.ts'
-import { RateLimitKeys } from './rateLimitKey.ts'
-import { type LimiterSettings, type RateLimiterOptions, resolveLimiter } from './rateLimitOptions.ts'
-import { largestCost, longestWindowMs, shareOf } from './rateLimitPolicy.ts'
+} from './limits/rateLimitDecision.ts'
+import { RateLimitKeys } from './limits/rateLimitKey.ts'
+import { type LimiterSettings, type RateLimiterOptions, resolveLimiter } from './limits/rateLimitOptions.ts'
+import { largestCost, longestWindowMs, shareOf } from './limits/rateLimitPolicy.ts'
 import { MemoryRateLimitStore } from './stores/memoryRateLimits.ts'
 import type {
   InstantRateLimitStore,
@@ -25,16 +25,16 @@ import type {
   RateLimitWindow,
 } from './stores/rateLimitStore.ts'
 import { StoreWatch } from './storeWatch.ts'
-import { TokenLeases } from './tokenLeases.ts'
+import { TokenLeases } from './limits/tokenLeases.ts'
 
 export {
   type RateLimitDecision,
   RateLimitedError,
   refusalOf,
   type WindowStanding,
-} from './rateLimitDecision.ts'
-export type { OnUnavailable, RateLimiterOptions } from './rateLimitOptions.ts'
-export type { Policy, PolicyWindow } from './rateLimitPolicy.ts'
+} from './limits/rateLimitDecision.ts'
+export type { OnUnavailable, RateLimiterOptions } from './limits/rateLimitOptions.ts'
+export type { Policy, PolicyWindow } from './limits/rateLimitPolicy.ts'
 export type { Algorithm, RateLimitStore } from './stores/rateLimitStore.ts'
 
 export interface RateLimitCall {

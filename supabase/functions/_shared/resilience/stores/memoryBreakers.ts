@@ -3,7 +3,7 @@
  * are those of every other store.
  */
 import { type Clock, isoTime, systemClock } from '../../core/clock.ts'
-import { BreakerMachine } from '../breakerState.ts'
+import { BreakerMachine } from '../breaker/breakerState.ts'
 import { systemTimers, type Timers } from '../timers.ts'
 import type { BreakerReport, BreakerRules, BreakerStatus, BreakerStore } from './breakerStore.ts'
 

@@ -3,7 +3,7 @@
  * share while the store is away. No timer waits for a key: what is over is forgotten while new keys come.
  */
 import { coarseClock } from '../coarseClock.ts'
-import { answerOf, decide, decideWindow, stateWidth, type WindowDecision } from '../rateLimitDecide.ts'
+import { answerOf, decide, decideWindow, stateWidth, type WindowDecision } from '../limits/rateLimitDecide.ts'
 import { systemTimers, type Timers } from '../timers.ts'
 import type {
   InstantRateLimitStore,

@@ -12,7 +12,7 @@ import {
   sliceUs,
   slidingDecide,
   type WindowState,
-} from '../rateLimitDecide.ts'
+} from '../limits/rateLimitDecide.ts'
 import type {
   RateLimitAnswer,
   RateLimitQuestion,

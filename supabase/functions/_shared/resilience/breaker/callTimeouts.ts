@@ -1,5 +1,5 @@
 /** The time limit of many calls by one timer: they all have the same, so whoever began first is over first. */
-import type { Timers } from './timers.ts'
+import type { Timers } from '../timers.ts'
 
 /** A call with a limit; it knows its neighbours, so that it leaves at once wherever it stands. */
 export interface TimedCall {

@@ -1,5 +1,5 @@
 /** A limiter's metrics: `rate_limit_total` by outcome and by who decided, `rate_limit_local_total` without the store. */
-import { type Counter, counter } from '../observability/metrics.ts'
+import { type Counter, counter } from '../../observability/metrics.ts'
 import type { DecidedBy, RateLimitDecision } from './rateLimitDecision.ts'
 
 type Series = Partial<Record<DecidedBy, Counter>>

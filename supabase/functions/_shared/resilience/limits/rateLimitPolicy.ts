@@ -1,6 +1,6 @@
 /** How a limit is written down: `'60/min'`, several of those, or objects; read and checked once. */
 import { emissionIntervalUs } from './rateLimitDecide.ts'
-import type { Algorithm, RateLimitWindow } from './stores/rateLimitStore.ts'
+import type { Algorithm, RateLimitWindow } from '../stores/rateLimitStore.ts'
 
 /** `'60/min'`, `'10/s'`, `'500/h'`, `'5000/d'`, `'20/15min'`. */
 export type PolicyText = string

@@ -1,7 +1,7 @@
 /** One circuit breaker, as whoever calls the service sees it. */
-import type { Clock } from '../core/clock.ts'
-import type { Logger } from '../observability/logger.ts'
-import { count, type Counter, counter } from '../observability/metrics.ts'
+import type { Clock } from '../../core/clock.ts'
+import type { Logger } from '../../observability/logger.ts'
+import { count, type Counter, counter } from '../../observability/metrics.ts'
 import type { BreakerExchange } from './breakerExchange.ts'
 import { type BreakerHealth, healthOf } from './breakerHealth.ts'
 import {
@@ -18,8 +18,8 @@ import { CallTimeouts } from './callTimeouts.ts'
 import { BulkheadFullError, CircuitOpenError } from './circuitErrors.ts'
 import { type Call, type CallHost, GuardedCall, passed, type Work } from './guardedCall.ts'
 import type { ProbeOutcome } from './breakerState.ts'
-import { untilAborted } from './timeout.ts'
-import type { Timers } from './timers.ts'
+import { untilAborted } from '../timeout.ts'
+import type { Timers } from '../timers.ts'
 
 /** What the breakers of one isolate share. */
 export interface BreakerSurroundings {

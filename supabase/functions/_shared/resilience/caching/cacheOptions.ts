@@ -1,7 +1,7 @@
 /** What a cache is made with, checked once. */
-import type { Logger } from '../observability/logger.ts'
-import type { CacheStore } from './stores/cacheStore.ts'
-import { requireDuration, systemTimers, type Timers } from './timers.ts'
+import type { Logger } from '../../observability/logger.ts'
+import type { CacheStore } from '../stores/cacheStore.ts'
+import { requireDuration, systemTimers, type Timers } from '../timers.ts'
 
 /** How long a value may be served after it was loaded, by how often it changes. */
 export const ttlByVolatility = {

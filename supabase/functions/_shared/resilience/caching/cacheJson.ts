@@ -1,6 +1,6 @@
 /** Values as the shared tier keeps them. */
-import { createLogger } from '../observability/logger.ts'
-import { count } from '../observability/metrics.ts'
+import { createLogger } from '../../observability/logger.ts'
+import { count } from '../../observability/metrics.ts'
 import type { CacheSettings } from './cacheOptions.ts'
 
 /** What is larger stays in the memory of the isolate that loaded it. */

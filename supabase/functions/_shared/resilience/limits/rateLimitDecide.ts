@@ -3,7 +3,7 @@
  * Redis script do the same with the same whole numbers, so all three agree to the microsecond. Times are microseconds
  * since some moment; every number stays below 2^53, and there are no fractions.
  */
-import type { RateLimitAnswer, RateLimitWindow, RateLimitWindowAnswer } from './stores/rateLimitStore.ts'
+import type { RateLimitAnswer, RateLimitWindow, RateLimitWindowAnswer } from '../stores/rateLimitStore.ts'
 
 /**
  * What is kept of one window; absent or over means that nothing is counted.

@@ -1,5 +1,5 @@
 /** What a circuit breaker refuses with. Both are made once and thrown many times: a refusal has to cost nothing. */
-import { HoldfastError } from '../core/errors.ts'
+import { HoldfastError } from '../../core/errors.ts'
 
 /**
  * The service was not called. One instance is shared by all calls that are refused while the breaker stays in one

@@ -1,7 +1,7 @@
 /** What one isolate knows of one breaker, what it has not yet told the others, and whom it believes. */
-import { type Clock, isoTime, systemClock } from '../core/clock.ts'
+import { type Clock, isoTime, systemClock } from '../../core/clock.ts'
 import { BreakerMachine, type ProbeOutcome } from './breakerState.ts'
-import type { BreakerReport, BreakerRules, BreakerState, BreakerStatus } from './stores/breakerStore.ts'
+import type { BreakerReport, BreakerRules, BreakerState, BreakerStatus } from '../stores/breakerStore.ts'
 
 /** A right to make one probe. Local: of this isolate's own making, because the store is away. */
 export interface ProbeRight {

@@ -1,7 +1,7 @@
 /** What a store counts by: the limiter's name, its windows and whom it counts, in a form that every store takes. */
 import { createHash } from 'node:crypto'
 import { windowsTag } from './rateLimitPolicy.ts'
-import type { RateLimitWindow } from './stores/rateLimitStore.ts'
+import type { RateLimitWindow } from '../stores/rateLimitStore.ts'
 
 const longestKey = 255
 const longestTag = 80

@@ -1,6 +1,6 @@
 /** What a cache is asked, checked. */
-import type { GetOptions, Load } from './cache.ts'
-import { requireDuration } from './timers.ts'
+import type { GetOptions, Load } from '../cache.ts'
+import { requireDuration } from '../timers.ts'
 
 export interface Ask<V> {
   key: string

@@ -3,9 +3,9 @@
  * the store. Others can only have taken more meanwhile, so the store would refuse as well; it would not if the key was
  * reset or unblocked elsewhere, which is why nothing stays longer than `maxAgeMs`.
  */
-import { coarseClock } from './coarseClock.ts'
-import type { RateLimitAnswer } from './stores/rateLimitStore.ts'
-import type { Timers } from './timers.ts'
+import { coarseClock } from '../coarseClock.ts'
+import type { RateLimitAnswer } from '../stores/rateLimitStore.ts'
+import type { Timers } from '../timers.ts'
 
 export interface DenyCacheOptions {
   /** Longest a refusal is repeated without asking. 0: never. */

@@ -1,6 +1,6 @@
 /** How a circuit breaker is made: the options, their defaults and their bounds. */
-import type { BreakerRules, BreakerState } from './stores/breakerStore.ts'
-import { longestTimerMs } from './timers.ts'
+import type { BreakerRules, BreakerState } from '../stores/breakerStore.ts'
+import { longestTimerMs } from '../timers.ts'
 
 export interface CircuitBreakerOptions {
   /** Trips at so many failures within `windowMs`. @default 5, or none when another rule is given */

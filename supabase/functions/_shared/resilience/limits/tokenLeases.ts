@@ -3,8 +3,8 @@
  * already, so all isolates together never give more than the store admitted; what is not used in time is lost.
  */
 import { laterBy } from './denyCache.ts'
-import type { RateLimitAnswer, RateLimitWindow } from './stores/rateLimitStore.ts'
-import type { Timers } from './timers.ts'
+import type { RateLimitAnswer, RateLimitWindow } from '../stores/rateLimitStore.ts'
+import type { Timers } from '../timers.ts'
 
 export interface LeaseOptions {
   /** Taken at once, for one key. */

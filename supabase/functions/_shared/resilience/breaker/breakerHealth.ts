@@ -1,6 +1,6 @@
 /** What there is to say about a breaker, for people and for health checks. */
 import type { BreakerView } from './breakerView.ts'
-import type { BreakerState } from './stores/breakerStore.ts'
+import type { BreakerState } from '../stores/breakerStore.ts'
 
 export interface BreakerHealth {
   /** Calls flow. */

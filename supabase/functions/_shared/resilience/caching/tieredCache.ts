@@ -1,6 +1,6 @@
 /** The cache itself: memory in front, the shared tier behind it, and one load for each key at a time. */
-import { BackgroundWork } from './backgroundWork.ts'
-import type { Cache, GetOptions, Load } from './cache.ts'
+import { BackgroundWork } from '../backgroundWork.ts'
+import type { Cache, GetOptions, Load } from '../cache.ts'
 import { type Ask, askOf, listOf } from './cacheAsk.ts'
 import { CacheEntries } from './cacheEntries.ts'
 import { Entry, entryTimes } from './cacheEntry.ts'
@@ -9,10 +9,10 @@ import { type Answer, CacheLoads, type Running } from './cacheLoads.ts'
 import type { CacheSettings } from './cacheOptions.ts'
 import { type Invalidation, lookAgainMs, SharedTier } from './cacheShared.ts'
 import { CacheCounts, type CacheStats, type Outcome } from './cacheStats.ts'
-import { coarseClock } from './coarseClock.ts'
-import type { SharedEntry } from './stores/cacheStore.ts'
-import { untilAborted, withTimeout } from './timeout.ts'
-import { longestTimerMs, wait } from './timers.ts'
+import { coarseClock } from '../coarseClock.ts'
+import type { SharedEntry } from '../stores/cacheStore.ts'
+import { untilAborted, withTimeout } from '../timeout.ts'
+import { longestTimerMs, wait } from '../timers.ts'
 
 /** While another isolate loads, the one that waits looks at growing distances. */
 const firstPauseMs = 15

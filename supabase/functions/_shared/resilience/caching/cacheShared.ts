@@ -2,13 +2,13 @@
  * The shared tier as one cache sees it: it answers within a time, or it is away. While it is away nobody waits for it;
  * one look in the background finds out whether it is back, after it has heard of what was invalidated meanwhile.
  */
-import { createLogger, type Logger } from '../observability/logger.ts'
-import { count } from '../observability/metrics.ts'
-import type { BackgroundWork } from './backgroundWork.ts'
-import { storedName, storedNames } from './stores/cacheNames.ts'
-import type { CacheAnswer, CacheQuestion, CacheStore, CacheWrite } from './stores/cacheStore.ts'
-import { withTimeout } from './timeout.ts'
-import type { Timers } from './timers.ts'
+import { createLogger, type Logger } from '../../observability/logger.ts'
+import { count } from '../../observability/metrics.ts'
+import type { BackgroundWork } from '../backgroundWork.ts'
+import { storedName, storedNames } from '../stores/cacheNames.ts'
+import type { CacheAnswer, CacheQuestion, CacheStore, CacheWrite } from '../stores/cacheStore.ts'
+import { withTimeout } from '../timeout.ts'
+import type { Timers } from '../timers.ts'
 
 /** Between two looks whether it is back. */
 export const lookAgainMs = 1_000

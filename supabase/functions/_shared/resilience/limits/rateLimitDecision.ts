@@ -1,6 +1,6 @@
 /** What a limiter says of a call, and what the call is refused with. */
-import { HoldfastError } from '../core/errors.ts'
-import type { RateLimitAnswer, RateLimitWindow, RateLimitWindowAnswer } from './stores/rateLimitStore.ts'
+import { HoldfastError } from '../../core/errors.ts'
+import type { RateLimitAnswer, RateLimitWindow, RateLimitWindowAnswer } from '../stores/rateLimitStore.ts'
 
 /**
  * `store`: the shared store, or `memory` where that is all there is. `lease`: tokens that this isolate took ahead.

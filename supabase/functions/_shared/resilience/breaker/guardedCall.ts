@@ -1,11 +1,11 @@
 /** One call through a breaker that has more to it than its work: a time limit, a place in a bulkhead, a fallback. */
-import { HoldfastError } from '../core/errors.ts'
+import { HoldfastError } from '../../core/errors.ts'
 import type { Bulkhead, Waiting } from './bulkhead.ts'
 import type { ProbeRight } from './breakerView.ts'
 import type { CallOutcome } from './breakerOptions.ts'
 import type { CallTimeouts, TimedCall } from './callTimeouts.ts'
-import type { Deadline } from './timeout.ts'
-import type { Timers } from './timers.ts'
+import type { Deadline } from '../timeout.ts'
+import type { Timers } from '../timers.ts'
 
 /** What is called. It is given a signal if it declares a parameter: making one costs more than all the rest. */
 export type Work<T> = (signal: AbortSignal) => PromiseLike<T> | T

@@ -1,5 +1,5 @@
 /** How a cache does: for its own `stats()`, and for the metrics. */
-import { type Counter, counter } from '../observability/metrics.ts'
+import { type Counter, counter } from '../../observability/metrics.ts'
 
 /** How a get was answered. */
 const outcomes = {

@@ -1,5 +1,5 @@
 /** What a limiter is made with, checked where it is made. */
-import type { Logger } from '../observability/logger.ts'
+import type { Logger } from '../../observability/logger.ts'
 import {
   isLimiterName,
   largestCost,
@@ -9,8 +9,8 @@ import {
   windowsOf,
 } from './rateLimitPolicy.ts'
 import { configuredRateLimitStore } from './rateLimitStores.ts'
-import type { Algorithm, RateLimitStore, RateLimitWindow } from './stores/rateLimitStore.ts'
-import { longestTimerMs, requireDuration, systemTimers, type Timers } from './timers.ts'
+import type { Algorithm, RateLimitStore, RateLimitWindow } from '../stores/rateLimitStore.ts'
+import { longestTimerMs, requireDuration, systemTimers, type Timers } from '../timers.ts'
 import type { LeaseOptions } from './tokenLeases.ts'
 
 export interface RateLimiterOptions {

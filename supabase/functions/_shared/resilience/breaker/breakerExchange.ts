@@ -2,12 +2,12 @@
  * When the breakers of one isolate talk to their store: all of them in one trip, one trip at a time, at once when
  * something happened and otherwise at most every `refreshMs`. Calls start it; nothing runs while there are none.
  */
-import type { Logger } from '../observability/logger.ts'
-import { count } from '../observability/metrics.ts'
-import { BackgroundWork } from './backgroundWork.ts'
+import type { Logger } from '../../observability/logger.ts'
+import { count } from '../../observability/metrics.ts'
+import { BackgroundWork } from '../backgroundWork.ts'
 import type { BreakerView, ProbeRight } from './breakerView.ts'
-import type { BreakerReport, BreakerStatus, BreakerStore } from './stores/breakerStore.ts'
-import type { Timers } from './timers.ts'
+import type { BreakerReport, BreakerStatus, BreakerStore } from '../stores/breakerStore.ts'
+import type { Timers } from '../timers.ts'
 
 /** Undefined: there is none, each isolate is on its own. */
 export type StoreSource = () => Promise<BreakerStore | undefined>

@@ -4,7 +4,7 @@
  * store that all share keeps one in the same way.
  */
 import { CallWindow } from './callWindow.ts'
-import type { BreakerRules, BreakerState, BreakerStatus } from './stores/breakerStore.ts'
+import type { BreakerRules, BreakerState, BreakerStatus } from '../stores/breakerStore.ts'
 
 export interface CallCounts {
   successes: number
