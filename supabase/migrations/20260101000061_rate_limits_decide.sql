@@ -5,7 +5,7 @@
 -- Any question: several windows, of any kind, a block, a penalty, a look. Its numbers are explained at
 -- decide_rate_limits; p_at is the place of its first. The setting keeps a plan that was made when the table was empty
 -- from reading all of it later.
-create or replace function holdfast.decide_rate_limit(p_key text, p_numbers bigint[], p_at bigint, p_now bigint)
+create or replace function holdfast.decide_rate_limit(p_key text, p_numbers bigint[], p_at bigint, p_since bigint)
 returns bigint[]
 language plpgsql
 volatile
@@ -32,6 +32,7 @@ declare
     v_admitted bigint;
     v_blocked bigint;
     v_forget_at bigint := 0;
+    v_now bigint;
 begin
     loop
         if v_asked = 0 then
@@ -43,7 +44,10 @@ begin
         insert into holdfast.rate_limits (key, forget_at) values (p_key, 0) on conflict (key) do nothing;
     end loop;
 
-    v_blocked := greatest(coalesce(v_row.blocked_until, 0) - p_now, 0);
+    -- Not before the row is ours: whoever has waited for it would be refused what the one before has left.
+    v_now := greatest(p_since, (date_part('epoch', clock_timestamp()) * 1000000)::bigint);
+
+    v_blocked := greatest(coalesce(v_row.blocked_until, 0) - v_now, 0);
     v_admitted := case when v_blocked > 0 and not v_forced then 0 else v_asked end;
     v_old := coalesce(v_row.state, array[v_row.forget_at]);
 
@@ -53,22 +57,22 @@ begin
         v_unit := p_numbers[p_at + 6 + v_window * 3];
         v_capacity := p_numbers[p_at + 7 + v_window * 3];
         if v_kind = 0 then
-            v_new[v_place] := greatest(v_old[v_place], p_now);
-            v_available := v_capacity - (v_new[v_place] - p_now + v_unit - 1) / v_unit;
+            v_new[v_place] := greatest(v_old[v_place], v_now);
+            v_available := v_capacity - (v_new[v_place] - v_now + v_unit - 1) / v_unit;
             v_place := v_place + 1;
         elsif v_kind = 1 then
-            if v_old[v_place] > p_now then
+            if v_old[v_place] > v_now then
                 v_new[v_place] := v_old[v_place];
                 v_new[v_place + 1] := coalesce(v_old[v_place + 1], 0);
             else
-                v_new[v_place] := p_now;
+                v_new[v_place] := v_now;
                 v_new[v_place + 1] := 0;
             end if;
             v_available := v_capacity - v_new[v_place + 1];
             v_place := v_place + 2;
         else
             -- A clock that was set back waits in the slice in which it was.
-            v_slice := greatest(p_now / v_unit, v_old[v_place]);
+            v_slice := greatest(v_now / v_unit, v_old[v_place]);
             v_new[v_place] := v_slice;
             v_taken := 0;
             for v_age in 0 .. 10 loop
@@ -101,8 +105,8 @@ begin
             v_place := v_place + 1;
         elsif v_kind = 1 then
             v_new[v_place + 1] := least(v_new[v_place + 1] + v_taken, 9000000000000000);
-            if v_new[v_place] <= p_now and v_taken > 0 then
-                v_new[v_place] := p_now + v_unit;
+            if v_new[v_place] <= v_now and v_taken > 0 then
+                v_new[v_place] := v_now + v_unit;
             end if;
             v_forget_at := greatest(v_forget_at, v_new[v_place]);
             v_place := v_place + 2;
@@ -120,25 +124,25 @@ begin
 
     if v_admitted > 0
         or (v_admitted < v_asked and v_blocked = 0 and v_block > 0)
-        or (v_admitted < v_asked and coalesce(v_row.refused_at, 0) <= p_now - 1000000) then
+        or (v_admitted < v_asked and coalesce(v_row.refused_at, 0) <= v_now - 1000000) then
         if v_admitted < v_asked and v_blocked = 0 and v_block > 0 then
             v_blocked := v_block;
         end if;
         update holdfast.rate_limits r
         set forget_at = v_forget_at,
-            blocked_until = case when v_blocked > 0 then p_now + v_blocked end,
-            refused_at = case when v_admitted < v_asked then p_now else r.refused_at end,
+            blocked_until = case when v_blocked > 0 then v_now + v_blocked end,
+            refused_at = case when v_admitted < v_asked then v_now else r.refused_at end,
             state = case when v_windows = 1 and p_numbers[p_at + 5] = 0 then null else v_new end
         where r.key = p_key;
     end if;
 
-    return array[v_admitted, v_blocked] || v_new;
+    return array[v_now, v_admitted, v_blocked] || v_new;
 end;
 $$;
 
 comment on function holdfast.decide_rate_limit(text, bigint[], bigint, bigint) is
-    'Decides one question of decide_rate_limits, locking its row. Gives what was admitted, the microseconds it is still '
-    'blocked for, and the state of each window.';
+    'Decides one question of decide_rate_limits, locking its row, at p_since at the earliest. Gives the time, what was '
+    'admitted, the microseconds it is still blocked for, and the state of each window.';
 
 
 -- Locks rows in the order of the keys, so whoever asks for many keys in that order cannot meet a deadlock.
@@ -194,9 +198,10 @@ begin
             v_states := v_states || v_arrival;
         else
             v_answer := holdfast.decide_rate_limit(v_key, p_numbers, v_at, v_now);
-            v_admitted := v_admitted || v_answer[1];
-            v_blocked := v_blocked || v_answer[2];
-            v_states := v_states || v_answer[3:];
+            v_now := v_answer[1];
+            v_admitted := v_admitted || v_answer[2];
+            v_blocked := v_blocked || v_answer[3];
+            v_states := v_states || v_answer[4:];
         end if;
         v_at := v_at + 5 + v_windows * 3;
     end loop;
@@ -248,7 +253,7 @@ begin
             return array[v_now, p_count, 0, v_arrival];
         end if;
     end if;
-    return v_now || holdfast.decide_rate_limit(
+    return holdfast.decide_rate_limit(
         p_key, array[p_cost, p_count, 0, p_block, 1, 0, p_interval, p_burst], 1, v_now
     );
 end;
@@ -318,9 +323,10 @@ begin
             v_answer := holdfast.decide_rate_limit(
                 p_keys[v_nth], array[p_cost, p_counts[v_nth], 0, p_block, 1, 0, p_interval, p_burst], 1, v_now
             );
-            v_admitted[v_nth] := v_answer[1];
-            v_blocked[v_nth] := v_answer[2];
-            v_states[v_nth] := v_answer[3];
+            v_now := v_answer[1];
+            v_admitted[v_nth] := v_answer[2];
+            v_blocked[v_nth] := v_answer[3];
+            v_states[v_nth] := v_answer[4];
         end if;
     end loop;
     return v_now || v_admitted || v_blocked || v_states;

@@ -132,7 +132,8 @@ onEachPostgres('holdfast.decide_gcra_limit() and decide_gcra_limits()', (pg) => 
   describeDecisions(() => async (step) => {
     const { count, terms: [cost, forced, block, windows, kind, ...window] } = stepNumbers(step)
     const [interval, burst] = window as [number, number]
-    const keys = [step.key, `${step.key}~`]
+    // The other one is new, and admitted: with a refusal of its own, the time would be that of the refusal.
+    const pair = [step.key, `${step.key}~${++keys}`]
     const rest = sql`${cost!}, ${block!}, ${interval}, ${burst}`
     const isBatch = count % 2 === 1 && count * cost! <= burst
     const [row] = await sql<{ decided: string }[]>`
@@ -141,7 +142,7 @@ onEachPostgres('holdfast.decide_gcra_limit() and decide_gcra_limits()', (pg) => 
         ? sql`holdfast.decide_rate_limits(${[step.key]}::text[],
             ${[cost!, count, forced!, block!, windows!, kind!, ...window]}::bigint[])`
         : isBatch
-        ? sql`holdfast.decide_gcra_limits(${keys}::text[], ${[count, 1]}::bigint[], ${rest})`
+        ? sql`holdfast.decide_gcra_limits(${pair}::text[], ${[count, 1]}::bigint[], ${rest})`
         : sql`holdfast.decide_gcra_limit(${step.key}, ${count}, ${rest})`
     }::text as decided`
     const [nowUs, ...given] = row!.decided.slice(1, -1).split(',').map(Number)
