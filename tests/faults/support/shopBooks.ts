@@ -70,10 +70,12 @@ export async function auditShop(
     stock: await wrongStock(admin, stockBefore),
   }
   const [resumed] = await admin`select count(*)::int from holdfast.idempotency_keys where attempt > 1`
+  const [discarded] = await admin`select count(*)::int from holdfast.compensations where status = 'discarded'`
   const counts = {
     keys: wishes.length,
     ordered: bought.length,
     resumed: resumed?.count,
+    discarded: discarded?.count,
     refunded: charges.filter(({ refunded }) => refunded).length,
   }
   return { findings, counts }
