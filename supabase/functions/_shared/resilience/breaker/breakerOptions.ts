@@ -43,7 +43,7 @@ export interface StateChange {
   /** Why it is open, or forced. */
   reason: string | null
   forced: 'open' | 'closed' | null
-  /** `shared`: heard from the store. `local`: by this isolate alone, for now. */
+  /** `shared`: heard from the store. `local`: by this isolate alone, and the store may yet decide otherwise. */
   source: 'shared' | 'local'
 }
 
