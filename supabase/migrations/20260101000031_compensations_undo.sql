@@ -137,7 +137,12 @@ comment on function holdfast.claim_compensation(text, text[], bigint, uuid, bool
     'returned as that. Waits for nobody: what a commit or another claim holds is passed over.';
 
 
-create or replace function holdfast.finish_compensation(p_id uuid, p_lease_token bigint, p_error text default null)
+create or replace function holdfast.finish_compensation(
+    p_id uuid,
+    p_lease_token bigint,
+    p_error text default null,
+    p_counts boolean default true
+)
 returns text
 language sql
 volatile
@@ -147,12 +152,14 @@ as $$
     update holdfast.compensations as c
     set status = case
             when p_error is null then 'undone'
-            when c.attempts < holdfast.compensation_max_attempts() then 'retryable'
+            when c.attempts < holdfast.compensation_max_attempts() or not p_counts then 'retryable'
             else 'discarded'
         end,
         ended_at = case
-            when p_error is null or c.attempts >= holdfast.compensation_max_attempts() then clock_timestamp()
+            when p_error is null or (c.attempts >= holdfast.compensation_max_attempts() and p_counts)
+                then clock_timestamp()
         end,
+        attempts = c.attempts - case when p_counts then 0 else 1 end,
         due_at = clock_timestamp() + holdfast.compensation_backoff(c.attempts),
         last_error = left(p_error, 2000)
     where c.id = p_id
@@ -161,9 +168,9 @@ as $$
     returning c.status
 $$;
 
-comment on function holdfast.finish_compensation(uuid, bigint, text) is
-    'How an attempt ended: undone, or with an error retryable or discarded. Null, and nothing is changed, when the lease '
-    'has gone to somebody else.';
+comment on function holdfast.finish_compensation(uuid, bigint, text, boolean) is
+    'How an attempt ended: undone, or with an error retryable or discarded; not p_counts: the outside service was not asked, '
+    'and the attempt is not one. Null, and nothing is changed, when the lease has gone to somebody else.';
 
 
 create or replace function holdfast.retry_compensation(p_id uuid)

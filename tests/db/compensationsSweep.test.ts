@@ -1,6 +1,7 @@
 /** The schedules of compensations: who is rung when, what is kept how long, and who may see or call any of it. */
 import postgres from 'postgres'
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { HoldfastError } from '../../supabase/functions/_shared/core/errors.ts'
 import { sql } from '../../supabase/functions/_shared/db/client.ts'
 import { aTransaction, type CompensationBed, compensationBed, undoes } from '../support/compensations.ts'
 import { onEachPostgres } from '../support/database.ts'
@@ -173,6 +174,25 @@ onEachPostgres('the sweep of compensations', (pg) => {
     expect(waits).toEqual([30, 60, 120, 240, 480, 960, 1920, ...Array(13).fill(3600)])
     expect(waits.reduce((sum, wait) => sum + wait) / 3600).toBeLessThan(14.2)
   })
+
+  test.each(['CIRCUIT_OPEN', 'BULKHEAD_FULL'])(
+    'what is refused with %s was no attempt: the outside service was not asked',
+    async (code) => {
+      let refuses = true
+      const isolate = bed.open({
+        refund: () => refuses ? Promise.reject(new HoldfastError(code, 'Not now')) : Promise.resolve(),
+      }, { functionName: 'orders' })
+      await isolate.record(aTransaction(), 'refund', null)
+      for (let round = 0; round < 25; round++) {
+        await bed.makeDue('orders')
+        expect(await isolate.undoDue()).toMatchObject([{ outcome: 'failed', error: { code } }])
+      }
+      expect(await bed.rows('orders')).toMatchObject([{ status: 'retryable', attempts: 0, ended: false }])
+      refuses = false
+      await bed.makeDue('orders')
+      expect(await isolate.undoDue()).toMatchObject([{ outcome: 'undone' }])
+    },
+  )
 
   describe('what cannot be stored', () => {
     test.each([

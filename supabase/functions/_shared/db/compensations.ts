@@ -4,7 +4,7 @@
  * transaction itself when it fails, the sweep when its isolate died. docs/transactions.md says what happens when.
  */
 import type { Actor } from '../core/caller.ts'
-import { HoldfastError } from '../core/errors.ts'
+import { HoldfastError, isHoldfastError } from '../core/errors.ts'
 import type { Logger } from '../observability/logger.ts'
 import type { Db, Row } from './client.ts'
 import { sql, sqlArray, type SqlQuery } from './sql.ts'
@@ -275,7 +275,9 @@ export class Compensations {
   async #finish({ id, lease_token }: Claim, failure: { error: unknown } | undefined) {
     const reason = failure === undefined ? undefined : reasonOf(failure.error)
     const [row] = await this.#db.owner.query<{ status: 'undone' | 'retryable' | 'discarded' | null }>(
-      sql`select holdfast.finish_compensation(${id}, ${lease_token}, ${reason}) as status`,
+      sql`select holdfast.finish_compensation(${id}, ${lease_token}, ${reason}, ${!wasNotAsked(
+        failure?.error,
+      )}) as status`,
     )
     return row?.status
   }
@@ -311,6 +313,11 @@ export class Compensations {
   #declared(): string {
     return this.#handlers.size === 0 ? 'no handlers' : `the handlers ${[...this.#handlers.keys()].join(', ')}`
   }
+}
+
+/** A breaker or a bulkhead has refused: however long that lasts, it uses up no attempt. */
+function wasNotAsked(error: unknown): boolean {
+  return isHoldfastError(error) && (error.code === 'CIRCUIT_OPEN' || error.code === 'BULKHEAD_FULL')
 }
 
 type Recorded = 'recorded' | 'resumed' | 'undoing' | 'busy' | 'discarded'
