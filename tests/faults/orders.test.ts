@@ -184,8 +184,7 @@ async function changeMood(): Promise<void> {
  */
 async function hurryTime(): Promise<void> {
   await endLeases()
-  await admin`
-    update holdfast.compensations set due_at = clock_timestamp(), attempts = least(attempts, 5) where ended_at is null`
+  await admin`update holdfast.compensations set due_at = clock_timestamp() where ended_at is null`
   await admin`update holdfast.circuit_breakers set retry_at = clock_timestamp() where state = 'open'`
   await undoDue()
 }
@@ -194,10 +193,7 @@ async function endLeases(): Promise<void> {
   await admin`update holdfast.idempotency_keys set leased_until = clock_timestamp() where status is null`
 }
 
-/**
- * After the storm: somebody orders until the provider's breaker is closed. What is undone before that would use up its
- * attempts, which have fourteen hours for it in life.
- */
+/** After the storm: somebody orders until the provider's breaker is closed. */
 async function heal(who: SignedIn): Promise<void> {
   await waitFor(async () => {
     await admin`update holdfast.circuit_breakers set retry_at = clock_timestamp() where state = 'open'`
@@ -224,7 +220,7 @@ async function undoAll(): Promise<void> {
   await waitFor(async () => {
     const { count } = await admin`
       update holdfast.compensations
-      set due_at = clock_timestamp(), recorded_at = recorded_at - interval '2 minutes', attempts = least(attempts, 5)
+      set due_at = clock_timestamp(), recorded_at = recorded_at - interval '2 minutes'
       where ended_at is null`
     if (count > 0) await undoDue()
     return count === 0

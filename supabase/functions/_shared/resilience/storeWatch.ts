@@ -51,11 +51,6 @@ export class StoreWatch {
     this.#options = options
   }
 
-  /** Whether a question would be asked now. While the store is away, `ask` lets one through after each pause. */
-  get isAnswering(): boolean {
-    return this.#outage.since === undefined
-  }
-
   /**
    * `given` of the answer, or `otherwise` where there is none: the store is away, fails, or takes too long. What either
    * throws is rethrown.

@@ -45,12 +45,6 @@ export class CallTimeouts {
     call.before = call.after = undefined
   }
 
-  /** Calls that are running have no limit any more. */
-  close(): void {
-    if (this.#timer !== undefined) this.#timers.clear(this.#timer)
-    this.#timer = this.#first = this.#last = undefined
-  }
-
   #hop(leftMs: number): void {
     this.#timer = this.#timers.set(this.#look, Math.ceil(Math.min(leftMs, longestHopMs)))
   }

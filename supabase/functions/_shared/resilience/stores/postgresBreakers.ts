@@ -5,9 +5,6 @@
 import { type Db, sql } from '../../db/client.ts'
 import type { BreakerReport, BreakerRules, BreakerStatus, BreakerStore } from './breakerStore.ts'
 
-/** SQLSTATE that functions of the migration raise for a report, or a name, that they cannot take. */
-export const reportRefused = 'HF020'
-
 export class PostgresBreakerStore implements BreakerStore {
   readonly #db: () => Db
 

@@ -3,11 +3,11 @@
  * Questions that arrive together travel together, identical ones as one. Everything here runs as the connection's own role.
  */
 import { type Db, sql, sqlArray, type SqlQuery } from '../../db/client.ts'
-import { batched } from './batch.ts'
 import type { RateLimitAnswer, RateLimitQuestion, RateLimitStore } from './rateLimitStore.ts'
 import {
   answer,
   type Asked,
+  decidingTogether,
   RateLimitBatch,
   requireBlock,
   requireKey,
@@ -21,22 +21,12 @@ const maxItems = 200
 
 export class PostgresRateLimitStore implements RateLimitStore {
   readonly #db: () => Db
-  readonly #ask: (questions: RateLimitQuestion[]) => Promise<RateLimitAnswer[]>
+  readonly decide: RateLimitStore['decide']
 
   /** Opens nothing. Closing it leaves the `Db` open. */
   constructor(db: Db | (() => Db)) {
     this.#db = typeof db === 'function' ? db : () => db
-    this.#ask = batched((calls) => this.#askAll(calls), { maxItems, maxRunning: 1 })
-  }
-
-  decide(questions: RateLimitQuestion[]): Promise<RateLimitAnswer[]> {
-    try {
-      for (const question of questions) requireQuestion(question)
-      if (questions.length === 0) return Promise.resolve([])
-      return this.#ask(questions)
-    } catch (error) {
-      return Promise.reject(error)
-    }
+    this.decide = decidingTogether((batch) => this.#send(batch), { maxItems, maxRunning: 1 })
   }
 
   async penalize(question: RateLimitQuestion): Promise<RateLimitAnswer> {
@@ -59,12 +49,6 @@ export class PostgresRateLimitStore implements RateLimitStore {
   /** The `Db` is its owner's to close. */
   close(): Promise<void> {
     return Promise.resolve()
-  }
-
-  async #askAll(calls: RateLimitQuestion[][]): Promise<RateLimitAnswer[][]> {
-    const answers = await this.#send(new RateLimitBatch(calls.flat()))
-    let at = 0
-    return calls.map(({ length }) => answers.slice(at, at += length))
   }
 
   async #send(batch: RateLimitBatch): Promise<RateLimitAnswer[]> {

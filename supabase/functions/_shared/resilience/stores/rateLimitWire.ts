@@ -13,9 +13,11 @@ import {
   slidingDecide,
   type WindowState,
 } from '../limits/rateLimitDecide.ts'
+import { batched, type BatchOptions } from './batch.ts'
 import type {
   RateLimitAnswer,
   RateLimitQuestion,
+  RateLimitStore,
   RateLimitWindow,
   RateLimitWindowAnswer,
 } from './rateLimitStore.ts'
@@ -106,6 +108,26 @@ export class RateLimitBatch {
     const terms: Terms = { windows, cost, blockMs, forced, asked: [] }
     this.terms.push(terms)
     return terms
+  }
+}
+
+/** `decide` of a store that asks elsewhere: what arrives while it waits shares the next trip, identical calls as one. */
+export function decidingTogether(
+  send: (batch: RateLimitBatch) => Promise<RateLimitAnswer[]>,
+  options: BatchOptions,
+): RateLimitStore['decide'] {
+  const ask = batched(async (calls: RateLimitQuestion[][]) => {
+    const answers = await send(new RateLimitBatch(calls.flat()))
+    let at = 0
+    return calls.map(({ length }) => answers.slice(at, at += length))
+  }, options)
+  return (questions) => {
+    try {
+      questions.forEach(requireQuestion)
+      return questions.length === 0 ? Promise.resolve([]) : ask(questions)
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 }
 

@@ -2,10 +2,10 @@
  * Rate limits in Redis. A decision is one script, so it is atomic; Redis's own clock decides, and keys leave by its own
  * expiry. What Redis loses in a crash (see its `appendfsync`) begins with nothing counted.
  */
-import { batched } from './batch.ts'
 import type { RateLimitAnswer, RateLimitQuestion, RateLimitStore } from './rateLimitStore.ts'
 import {
   answer,
+  decidingTogether,
   RateLimitBatch,
   requireBlock,
   requireKey,
@@ -153,7 +153,7 @@ redis.call('set', KEYS[1], string.format('b%.0f ', now + ARGV[1] * 1000) .. stat
 export class RedisRateLimitStore implements RateLimitStore {
   readonly #connection: RedisConnection
   readonly #prefix: string
-  readonly #together: (questions: RateLimitQuestion[]) => Promise<RateLimitAnswer[]>
+  readonly decide: RateLimitStore['decide']
 
   constructor({ url, prefix = 'holdfast:limit:', timeoutMs = 2_000 }: RedisRateLimitOptions) {
     this.#connection = new RedisConnection(
@@ -164,20 +164,10 @@ export class RedisRateLimitStore implements RateLimitStore {
       },
     )
     this.#prefix = prefix
-    this.#together = batched((calls) => this.#askAll(calls), {
+    this.decide = decidingTogether((batch) => this.#send(batch), {
       maxItems: 100,
       maxRunning: 4,
     })
-  }
-
-  decide(questions: RateLimitQuestion[]): Promise<RateLimitAnswer[]> {
-    try {
-      for (const question of questions) requireQuestion(question)
-      if (questions.length === 0) return Promise.resolve([])
-      return this.#together(questions)
-    } catch (error) {
-      return Promise.reject(error)
-    }
   }
 
   async penalize(question: RateLimitQuestion): Promise<RateLimitAnswer> {
@@ -199,12 +189,6 @@ export class RedisRateLimitStore implements RateLimitStore {
 
   async close(): Promise<void> {
     await this.#connection.close()
-  }
-
-  async #askAll(calls: RateLimitQuestion[][]): Promise<RateLimitAnswer[][]> {
-    const answers = await this.#send(new RateLimitBatch(calls.flat()))
-    let at = 0
-    return calls.map(({ length }) => answers.slice(at, at += length))
   }
 
   /** One command for all questions on the same terms; all commands are sent together. */
