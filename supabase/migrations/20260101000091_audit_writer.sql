@@ -85,8 +85,10 @@ security invoker
 set search_path = ''
 as $$
 declare
-    v_json jsonb := nullif(current_setting(p_setting, true), '')::jsonb;
+    v_json jsonb;
 begin
+    -- Not where it is declared: a block does not catch what its declarations raise.
+    v_json := nullif(current_setting(p_setting, true), '')::jsonb;
     return case when jsonb_typeof(v_json) = 'object' then v_json end;
 exception
     when others then return null;

@@ -104,16 +104,18 @@ as $$
                 'bool', 'int2', 'int4', 'int8', 'oid', 'uuid', 'date', 'timestamp', 'timestamptz', 'bytea'
             ) or (t.typcategory = 'S' and coalesce(l.collisdeterministic, true) and t.typtype = 'b' and t.typname in ('text', 'varchar'))
                 then format('o.%1$I is distinct from n.%1$I', a.attname)
-            else format('row(o.%1$I) operator(pg_catalog.*<>) row(n.%1$I)', a.attname)
+            else format('row(o.%1$I)::record *<> row(n.%1$I)::record', a.attname)
         end,
         case
             when masked.yes then format('case when o.%I is null then ''null'' else ''"***"'' end', a.attname)
             when t.typname = 'json' then format('audit.json_text(o.%I)', a.attname)
+            when a.attnotnull then format('to_json(o.%I)', a.attname)
             else format('coalesce(to_json(o.%I)::text, ''null'')', a.attname)
         end,
         case
             when masked.yes then format('case when n.%I is null then ''null'' else ''"***"'' end', a.attname)
             when t.typname = 'json' then format('audit.json_text(n.%I)', a.attname)
+            when a.attnotnull then format('to_json(n.%I)', a.attname)
             else format('coalesce(to_json(n.%I)::text, ''null'')', a.attname)
         end
     from pg_catalog.pg_attribute as a

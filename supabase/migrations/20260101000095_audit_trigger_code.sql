@@ -35,7 +35,20 @@ comment on function audit.row_code(audit.tables, text) is
     'SQL that shows a whole row as JSON, without what is left out and with what is masked.';
 
 
--- What stands in details for each operation.
+create or replace function audit.with_oddities(p_code text)
+returns text
+language sql
+immutable
+security invoker
+set search_path = ''
+as $$
+    select format('case when v_oddities is null then %1$s else %1$s || v_oddities end', p_code)
+$$;
+
+comment on function audit.with_oddities(text) is 'SQL that sets what was odd about the request beside the rows.';
+
+
+-- What stands in details for each operation. v_oddities, what was odd about the request, is nearly always null.
 create or replace function audit.details_code(p_options audit.tables, p_operation text)
 returns text
 language sql
@@ -44,23 +57,21 @@ security invoker
 set search_path = ''
 as $$
     select case
-        when p_operation = 'TRUNCATE' then '''{}''::jsonb'
-        when p_operation = 'INSERT' then format(
-            'jsonb_build_object(''row'', jsonb_build_object(''new'', %s))',
-            audit.row_code(p_options, 'n')
+        when p_operation = 'TRUNCATE' then 'coalesce(v_oddities, ''{}'')'
+        when p_operation = 'INSERT' then audit.with_oddities(
+            format('jsonb_build_object(''row'', jsonb_build_object(''new'', %s))', audit.row_code(p_options, 'n'))
         )
-        when p_operation = 'DELETE' then format(
-            'jsonb_build_object(''row'', jsonb_build_object(''old'', %s))',
-            audit.row_code(p_options, 'o')
+        when p_operation = 'DELETE' then audit.with_oddities(
+            format('jsonb_build_object(''row'', jsonb_build_object(''old'', %s))', audit.row_code(p_options, 'o'))
         )
-        when p_options.whole_row then format(
+        when p_options.whole_row then audit.with_oddities(format(
             'jsonb_build_object(''row'', jsonb_build_object(''old'', %s - ''#audit'', ''new'', %s - ''#audit''))',
-            audit.row_code(p_options, 'o'),
-            audit.row_code(p_options, 'n')
-        )
+            audit.row_code(p_options, 'o'), audit.row_code(p_options, 'n')
+        ))
         -- Text first, jsonb once: only what changed is turned into JSON at all.
         else format(
-            E'(''{"row":{"old":{'' || %s || ''},"new":{'' || %s || ''}}}'')::jsonb',
+            '(''{"row":{"old":{'' || %s || ''},"new":{'' || %s || ''}}'' || '
+            'case when v_oddities is null then ''}'' else '','' || ltrim(v_oddities::text, ''{'') end)::jsonb',
             audit.join_code(array_agg(
                 format('case when %s then %L || %s end', c.changed, c.json_key || ':', c.old_json)
                 order by c.position
@@ -146,9 +157,8 @@ as $$
                     left(v_headers ->> 'x-function-name', 100),
                     %L, %L, %L, tg_op,
                     %s,
-                    case when v_oddities is null then change.details else change.details || v_oddities end
+                    %s
                 from %s
-                cross join lateral (select %s) as change (details)
                 where %s;$code$,
         audit.address_code((select s.trusted_proxy_hops from audit.settings as s)),
         n.nspname, c.relname, audit.identity_of(c.oid),
@@ -157,8 +167,8 @@ as $$
             when 'DELETE' then audit.key_code(p_options.table_oid, 'o')
             else audit.key_code(p_options.table_oid, 'n')
         end,
-        p_from,
         audit.details_code(p_options, p_operation),
+        p_from,
         p_where
     )
     from pg_catalog.pg_class as c
@@ -224,7 +234,7 @@ $code$,
         audit.insert_code(p_options, 'INSERT', 'new_rows as n'),
         audit.insert_code(
             p_options, 'UPDATE', 'new_rows as n cross join old_rows as o',
-            '(select count(*) from (select from new_rows limit 2) as few) = 1' || audit.worth_recording(p_options)
+            'not exists (select from new_rows offset 1)' || audit.worth_recording(p_options)
         ),
         -- Both tables hold their rows in the order in which they were changed.
         audit.insert_code(
