@@ -57,6 +57,19 @@ comment on function audit.count_gap(text, text, text, text) is
     'Counts what could not be recorded, in the transaction of the write, and says so in the server''s log. Never fails.';
 
 
+create or replace function audit.open_gaps()
+returns bigint
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+    select count(*) from audit.gaps where seen_at is null
+$$;
+
+comment on function audit.open_gaps() is 'How many gaps nobody has looked at yet. The health check asks.';
+
+
 create or replace function audit.see_gaps(p_note text)
 returns bigint
 language sql

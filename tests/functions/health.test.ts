@@ -1,5 +1,6 @@
 import { beforeAll, expect, test } from 'vitest'
 import { callFunction, provider } from '../support/shop.ts'
+import { openSql } from '../support/sql.ts'
 import { type TestStack, testStack } from '../support/stack.ts'
 
 let stack: TestStack
@@ -20,9 +21,20 @@ test('/health/ready says the state and latency of each thing it depends on', asy
     status: 'ready',
     checks: {
       database: { state: 'up', needed: true, latencyMs: expect.any(Number) },
+      audit: { state: 'up', needed: false, latencyMs: expect.any(Number) },
       payments: { state: 'up', needed: false, latencyMs: expect.any(Number) },
     },
   }])
+})
+
+test('/health/ready is degraded while the audit trail has gaps that nobody has looked at', async () => {
+  const admin = openSql(stack.db.adminUrl)
+  await admin`select audit.count_gap('public.orders', 'UPDATE', '53100', 'disk full')`
+  const { status, json } = await callFunction(stack, '/health/ready')
+  expect([status, json.data.status, json.data.checks.audit.state]).toEqual([200, 'degraded', 'down'])
+
+  await admin`select audit.see_gaps('a bigger disk')`
+  expect((await callFunction(stack, '/health/ready')).json.data.status).toBe('ready')
 })
 
 test.each(['fail', 'hang'] as const)(

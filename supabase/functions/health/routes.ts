@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { HoldfastError } from '../_shared/core/errors.ts'
 import { db } from '../_shared/db/client.ts'
+import { sql } from '../_shared/db/sql.ts'
 import { route } from '../_shared/http/api.ts'
 import { type Check, runChecks } from './checks.ts'
 
@@ -48,10 +49,22 @@ export const routes = [
   }),
 ]
 
-/** The database always; the payment provider where one is configured: any answer of its is a sign of life. */
+/**
+ * The database and the audit trail always: a trail with gaps that nobody has looked at is down. The payment provider
+ * where one is configured: any answer of its is a sign of life.
+ */
 function configuredChecks(): Record<string, Check> {
   const checks: Record<string, Check> = {
     database: { needed: true, probe: () => db().ping() },
+    audit: {
+      needed: false,
+      probe: async () => {
+        const [row] = await db().owner.query<{ gaps: string }>(sql`select audit.open_gaps() as gaps`)
+        if (Number(row!.gaps) > 0) {
+          throw new Error(`${row!.gaps} changes could not be recorded: see audit.gaps`)
+        }
+      },
+    },
   }
   const paymentsUrl = Deno.env.get('PAYMENTS_URL')
   if (paymentsUrl !== undefined) {
