@@ -10,6 +10,7 @@ create table audit.tables (
     enabled boolean not null default true,
     leave_out text[] not null default '{}',
     mask text[],
+    secrets text[] not null default '{}',
     whole_row boolean not null default false,
     columns jsonb not null default '{}',
     fingerprint text not null default '',
@@ -24,7 +25,8 @@ comment on column audit.tables.recorded_as is 'Whose name the trail uses: the ta
 comment on column audit.tables.enabled is 'False after audit.disable; the options stay for the next audit.enable.';
 comment on column audit.tables.leave_out is 'Columns that never reach the trail. An UPDATE of nothing else leaves no row.';
 comment on column audit.tables.mask is
-    'Columns of which the trail only tells that they changed. Null: those whose names sound like a secret.';
+    'Columns of which the trail only tells that they changed, instead of those in secrets. Null: nobody has chosen.';
+comment on column audit.tables.secrets is 'Columns whose names sound like a secret, or did so before they were renamed.';
 comment on column audit.tables.whole_row is 'Whether an UPDATE is recorded with all columns, instead of the changed ones.';
 comment on column audit.tables.columns is 'Number and name of each column when the code was generated; finds renamed ones.';
 comment on column audit.tables.fingerprint is 'Of all the code was generated from. When it differs the code is stale.';
@@ -34,6 +36,20 @@ alter table audit.tables enable row level security;
 
 create policy "Nobody sees what is audited through the API"
     on audit.tables for all to anon, authenticated using (false) with check (false);
+
+
+create or replace function audit.sounds_secret(p_text text)
+returns boolean
+language sql
+immutable
+security invoker
+set search_path = ''
+as $$
+    select p_text ~* '(passw|passphrase|secret|token|api_?key|private_?key|credential)'
+$$;
+
+comment on function audit.sounds_secret(text) is
+    'Whether a name, or a statement, speaks of a secret. Such columns are masked unless audit.enable() says otherwise.';
 
 
 create or replace function audit.identity_of(p_table oid)
@@ -71,7 +87,7 @@ comment on function audit.key_columns(oid) is 'Names of the primary key''s colum
 
 
 -- One row for each column as the generator needs it. Everything is quoted here, once.
-create or replace function audit.column_code(p_table oid, p_leave_out text[], p_mask text[])
+create or replace function audit.column_code(p_options audit.tables)
 returns table (
     "position" integer,
     name text,
@@ -94,8 +110,8 @@ as $$
         a.attname::text,
         quote_ident(a.attname),
         to_json(a.attname::text)::text,
-        a.attname = any (audit.key_columns(p_table)),
-        a.attname = any (p_leave_out),
+        a.attname = any (audit.key_columns(p_options.table_oid)),
+        a.attname = any (p_options.leave_out),
         masked.yes,
         -- Types whose = tells every difference are compared by it. All others by their bytes: 1.0 and 1.00 are
         -- equal numbers, json has no equality at all, and a collation may take 'a' for 'A'.
@@ -122,17 +138,15 @@ as $$
     join pg_catalog.pg_type as t on t.oid = a.atttypid
     left join pg_catalog.pg_collation as l on l.oid = a.attcollation
     cross join lateral (
-        select not (a.attname = any (audit.key_columns(p_table))) and case
-            when p_mask is null then a.attname ~* '(passw|passphrase|secret|token|api_?key|private_?key|credential)'
-            else a.attname = any (p_mask)
-        end as yes
+        select a.attname = any (coalesce(p_options.mask, p_options.secrets))
+            and not (a.attname = any (audit.key_columns(p_options.table_oid))) as yes
     ) as masked
-    where a.attrelid = p_table
+    where a.attrelid = p_options.table_oid
     and a.attnum > 0
     and not a.attisdropped
 $$;
 
-comment on function audit.column_code(oid, text[], text[]) is
+comment on function audit.column_code(audit.tables) is
     'For each column of a table: what it is to the trail, and the SQL that compares it and shows it as JSON, with o for '
     'the old row and n for the new one.';
 

@@ -28,7 +28,7 @@ as $$
         then format('(to_jsonb(%s.*) - %L::text[])', p_row, array_agg(c.name) filter (where c.is_left_out))
         else format('to_jsonb(%s.*)', p_row)
     end
-    from audit.column_code(p_options.table_oid, p_options.leave_out, p_options.mask) as c
+    from audit.column_code(p_options) as c
 $$;
 
 comment on function audit.row_code(audit.tables, text) is
@@ -84,7 +84,7 @@ as $$
             ) filter (where not c.is_left_out))
         )
     end
-    from audit.column_code(p_options.table_oid, p_options.leave_out, p_options.mask) as c
+    from audit.column_code(p_options) as c
 $$;
 
 comment on function audit.details_code(audit.tables, text) is 'SQL of database_changes.details for an operation on a table.';
@@ -103,7 +103,7 @@ as $$
             coalesce(string_agg(c.changed, ' or ') filter (where not c.is_left_out), 'false'),
             string_agg(c.changed, ' or ') filter (where c.is_left_out)
         ) else '' end
-    from audit.column_code(p_options.table_oid, p_options.leave_out, p_options.mask) as c
+    from audit.column_code(p_options) as c
 $$;
 
 comment on function audit.worth_recording(audit.tables) is 'SQL that is false for an UPDATE of left-out columns only.';

@@ -11,7 +11,7 @@ set search_path = ''
 as $$
     select md5(jsonb_build_array(
         1, -- of the generator: raised when the code it writes changes
-        p_options.leave_out, p_options.mask, p_options.whole_row,
+        p_options.leave_out, p_options.mask, p_options.secrets, p_options.whole_row,
         audit.identity_of(p_options.recorded_as),
         audit.key_columns(p_options.table_oid),
         (select s.trusted_proxy_hops from audit.settings as s),
@@ -45,6 +45,11 @@ begin
     update audit.tables as t
     set leave_out = audit.renamed(t.leave_out, t.columns, v_columns),
         mask = audit.renamed(t.mask, t.columns, v_columns),
+        secrets = array(
+            select unnest(audit.renamed(t.secrets, t.columns, v_columns))
+            union
+            select c.value from jsonb_each_text(v_columns) as c where audit.sounds_secret(c.value)
+        ),
         columns = v_columns,
         changed_at = clock_timestamp()
     where t.table_oid = p_table
@@ -150,8 +155,12 @@ begin
             using errcode = 'invalid_parameter_value';
     end if;
 
-    insert into audit.tables as t (table_oid, recorded_as, leave_out, mask, whole_row)
-    values (p_table, v_root, coalesce(p_leave_out, '{}'), p_mask, coalesce(p_whole_row, false))
+    insert into audit.tables as t (table_oid, recorded_as, leave_out, mask, secrets, whole_row)
+    values (
+        p_table, v_root, coalesce(p_leave_out, '{}'), p_mask,
+        coalesce((select root.secrets from audit.tables as root where root.table_oid = v_root), '{}'),
+        coalesce(p_whole_row, false)
+    )
     on conflict (table_oid) do update
     set enabled = true,
         recorded_as = v_root,

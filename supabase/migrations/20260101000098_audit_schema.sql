@@ -2,6 +2,20 @@
 -- Why: whoever can change a table can change what it means; and a trail that stopped must be noticed within a minute.
 -- Who: event triggers run for whoever changes the schema, triggers for the platform's own services. None can make them fail.
 
+create or replace function audit.statement()
+returns text
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+    select case when not audit.sounds_secret(current_query()) then left(current_query(), 4000) end
+$$;
+
+comment on function audit.statement() is
+    'What the client sent, at most 4,000 characters. Null where it speaks of a secret, which may stand in it.';
+
+
 create or replace function audit.record_ddl()
 returns event_trigger
 language plpgsql
@@ -23,7 +37,7 @@ begin
                 'command', command.command_tag,
                 'object_type', command.object_type,
                 'object', command.object_identity,
-                'statement', left(current_query(), 4000)
+                'statement', audit.statement()
             )) || coalesce(w.extra, '{}')
         from pg_catalog.pg_event_trigger_ddl_commands() as command
         cross join audit.writer() as w
@@ -71,7 +85,7 @@ begin
                 'command', tg_tag,
                 'object_type', dropped.object_type,
                 'object', dropped.object_identity,
-                'statement', left(current_query(), 4000)
+                'statement', audit.statement()
             )) || coalesce(w.extra, '{}')
         from pg_catalog.pg_event_trigger_dropped_objects() as dropped
         cross join audit.writer() as w
@@ -240,8 +254,13 @@ comment on function audit.watch() is
 
 select cron.schedule('holdfast_audit_watch', '* * * * *', 'select audit.watch()');
 
--- Holdfast's own tables that hold what users sent. The answers kept for idempotency keys are left out: they repeat
--- what the tables of the application hold. Counters and caches come and go, and transactions are a log themselves.
-select audit.enable('holdfast.compensations');
+-- Holdfast's own tables that hold what users sent. Answers kept for idempotency keys are left out, for they repeat what
+-- the application's tables say. Counters and caches come and go, and transactions are a log themselves. Their lease
+-- tokens are numbers, no secrets.
+select audit.enable('holdfast.compensations', p_mask => '{}');
 
-select audit.enable('holdfast.idempotency_keys', p_leave_out => '{headers, body, leased_until}');
+select audit.enable(
+    'holdfast.idempotency_keys',
+    p_leave_out => '{headers, body, leased_until, lease_token}',
+    p_mask => '{}'
+);
