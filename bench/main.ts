@@ -6,6 +6,7 @@
  *     npm run bench -- http                        everything of the suite
  *     npm run bench -- transactions idempotency    one suite after the other
  *     npm run bench -- http --only 'cold start'    the measures whose names begin so
+ *     npm run bench -- audit --supa-audit PATH     beside a peer that is no package: a checkout of supa_audit
  */
 import process from 'node:process'
 import { parseArgs } from 'node:util'
@@ -25,6 +26,8 @@ const suites: Record<string, () => Promise<{ suite: Suite }>> = {
   breaker: () => import('./breaker/suite.ts'),
   cache: () => import('./cache/suite.ts'),
   limiter: () => import('./limiter/suite.ts'),
+  rls: () => import('./rls/suite.ts'),
+  audit: () => import('./audit/suite.ts'),
 }
 
 const exitCodes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 }
@@ -39,7 +42,7 @@ try {
 Deno.exit(0)
 
 async function main(args: string[]): Promise<void> {
-  const { names, only } = readArguments(args)
+  const { names, only, supaAudit } = readArguments(args)
   const all = await Promise.all(names.map(async (name) => ({ name, suite: (await suites[name]!()).suite })))
   const chosen = choose(all, only)
   const project = openProject()
@@ -50,17 +53,17 @@ async function main(args: string[]): Promise<void> {
     for (const measure of measures) {
       progress.step(`${name}: ${measure.name}`)
       await interruptible((resources, signal) =>
-        measure.run({ project, report, progress, resources, signal })
+        measure.run({ project, report, progress, resources, signal, supaAudit })
       )
       progress.done()
     }
   }
 }
 
-function readArguments(args: string[]): { names: string[]; only: string } {
+function readArguments(args: string[]): { names: string[]; only: string; supaAudit?: string } {
   const { values, positionals } = parseArgs({
     args,
-    options: { only: { type: 'string', default: '' } },
+    options: { only: { type: 'string', default: '' }, 'supa-audit': { type: 'string' } },
     allowPositionals: true,
   })
   const unknown = positionals.filter((name) => !Object.hasOwn(suites, name))
@@ -73,7 +76,7 @@ function readArguments(args: string[]): { names: string[]; only: string } {
       },
     )
   }
-  return { names: [...new Set(positionals)], only: values.only }
+  return { names: [...new Set(positionals)], only: values.only, supaAudit: values['supa-audit'] }
 }
 
 /** The suites that have something to measure, with what. */

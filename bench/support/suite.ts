@@ -27,4 +27,6 @@ export interface Bench {
   resources: AsyncDisposableStack
   /** Aborted when the bench is interrupted; for programs that run to their end. */
   signal: AbortSignal
+  /** Where supa_audit lies, which is no package: a checkout, or its SQL file. Undefined: not compared with. */
+  supaAudit?: string
 }

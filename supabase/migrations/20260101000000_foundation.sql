@@ -37,14 +37,17 @@ grant usage on schema holdfast to anon, authenticated, service_role;
 grant usage on schema private to authenticated, service_role;
 
 
+-- In plpgsql, whose plan a session keeps: every policy asks this, and SQL would be planned for each statement anew.
 create or replace function holdfast.is_admin()
 returns boolean
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $$
-    select coalesce((select auth.jwt()) -> 'app_metadata' ->> 'role' = 'admin', false)
+begin
+    return coalesce(auth.jwt() -> 'app_metadata' ->> 'role' = 'admin', false);
+end;
 $$;
 
 comment on function holdfast.is_admin() is

@@ -142,11 +142,15 @@ create policy "Anybody may see what is sold"
     to anon, authenticated
     using (deleted_at is null or (select holdfast.is_admin()));
 
+-- To admins all ids are open, to everybody else none. Said as a range and not as "or is_admin()", of which the planner
+-- knows nothing: it would read every order to find the few of a customer. Now either half has its index.
 create policy "Customers see their own orders, admins see all"
     on public.orders
     for select
     to authenticated
-    using ((user_id = (select auth.uid()) and deleted_at is null) or (select holdfast.is_admin()));
+    using ((user_id = (select auth.uid()) and deleted_at is null) or id between
+        (select case when holdfast.is_admin() then '00000000-0000-0000-0000-000000000000'::uuid end)
+        and 'ffffffff-ffff-ffff-ffff-ffffffffffff');
 
 create policy "Items are seen by whoever sees their order"
     on public.order_items

@@ -4,6 +4,7 @@ import { LocalError } from '../../local/errors.ts'
 import { explain } from '../../tools/rls/explain.ts'
 import { commands, type Explanation } from '../../tools/rls/explanation.ts'
 import { type FreshDatabase, freshDatabase } from '../support/database.ts'
+import { startPooler } from '../support/pooler.ts'
 import { openSql, type Sql } from '../support/sql.ts'
 
 const ada = '00000000-0000-4000-8000-00000000000a'
@@ -85,6 +86,19 @@ describe('nothing is changed', () => {
       select from pg_stat_activity where datname = ${db.name} and application_name = 'holdfast rls' and state <> 'idle'`
     expect(rows.count).toBe(0)
   })
+})
+
+test('a pooler in transaction mode makes no difference, and finds its connections clean', async ({ skip }) => {
+  const pooler = await startPooler(db.url, 1)
+  skip(pooler === undefined, 'PgBouncer cannot be had here')
+  try {
+    for (const as of ['ada@example.com', 'ada@example.com', 'anon']) {
+      const { commands: [select] } = await explain(pooler!.url, { table: 'papers', commands: ['select'], as })
+      expect(select?.verdict.outcome).toBe(as === 'anon' ? 'refused' : 'some')
+    }
+  } finally {
+    await pooler!.close()
+  }
 })
 
 describe('locks', () => {
