@@ -4,6 +4,7 @@
  *
  *     npm run demo -- breaker           three isolates, and a payment provider that breaks
  *     npm run demo -- breaker --json    the same as JSON lines
+ *     npm run demo -- audit             who did what to an order, and a superuser who alters the record of it
  */
 import process from 'node:process'
 import { parseArgs } from 'node:util'
@@ -16,6 +17,7 @@ import { createScreen } from './support/screen.ts'
 /** Loaded when shown. */
 const demos: Record<string, () => Promise<{ demo: Demo }>> = {
   breaker: () => import('./breaker/demo.ts'),
+  audit: () => import('./audit/demo.ts'),
 }
 
 const exitCodes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 }

@@ -1,7 +1,7 @@
 /** `npm run demo -- breaker`: three isolates of one function and a payment provider that breaks and comes back. */
 import { fileURLToPath } from 'node:url'
-import postgres from 'postgres'
 import type { Demo, DemoContext } from '../support/demo.ts'
+import { openSql } from '../support/sql.ts'
 import { openStage } from '../support/stage.ts'
 import { until } from '../support/until.ts'
 import { type Customers, type Seen, startCustomers } from './customers.ts'
@@ -26,10 +26,7 @@ export const demo: Demo = {
       functions: fileURLToPath(new URL('.', import.meta.url)),
       isolates,
     })
-    const sql = resources.adopt(
-      postgres(stage.adminUrl, { max: 1, onnotice() {} }),
-      (sql) => sql.end({ timeout: 2 }),
-    )
+    const sql = openSql(context, stage.adminUrl)
     const provider = providerAt(stage.paymentsUrl)
     await wake(stage.functionsUrl)
 

@@ -27,7 +27,7 @@ export function judge(screen: Screen, observed: Observed): void {
   const openedAt = events.find(({ to }) => to === 'open')?.at ?? Infinity
   const first = (what: (each: Seen) => boolean) =>
     isolates.map((name) => seen.find((each) => each.isolate === name && what(each))?.at ?? Infinity)
-  screen.note('What was seen')
+  screen.section('What was seen')
 
   const refusedAfterMs = Math.max(...first(({ outcome }) => outcome === 'refused')) - openedAt
   screen.verdict(

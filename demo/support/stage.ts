@@ -48,14 +48,15 @@ export async function openStage(
   await applyMigrations(project, cluster.url())
   await applySeed(project, cluster.url())
   signal.throwIfAborted()
-  progress.step(`Starting the functions, ${options.isolates} isolates of each`)
+  const { isolates } = options
+  progress.step(`Starting the functions, ${isolates === 1 ? '1 isolate' : `${isolates} isolates`} of each`)
   const stack = resources.adopt(
     await startStack({
       project: openProject({ root: options.functions, localDir: join(directory, 'local') }),
       port: 0,
       databaseUrl: cluster.url(),
       adminUrl: cluster.adminUrl(),
-      isolates: options.isolates,
+      isolates,
     }),
     (stack) => stack.close(),
   )
