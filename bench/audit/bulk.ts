@@ -51,7 +51,7 @@ type Times = Record<(typeof operations)[number], { wall: number; cpu: number }>
 
 /** Each round starts and ends with an empty table. */
 async function openWriter(bench: Bench, subject: Subject): Promise<() => Promise<Times>> {
-  const session = await openSession(bench, subject.url, contexts['signed in'])
+  const session = await openSession(bench, subject.url, contexts['through a function'])
   const cpuMs = await cpuTimeOf(session)
   const { into, values } = orders.row('ids.id')
   const statements = {

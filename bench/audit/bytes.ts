@@ -8,7 +8,7 @@ import { contexts } from './context.ts'
 import { openSession, openSubjects, type Subject, type SubjectName } from './subjects.ts'
 import { orders, wide } from './tables.ts'
 
-const updates = 4_000
+const updates = 3_000
 
 export const bytes: Measure = {
   name: 'bytes',
@@ -19,7 +19,7 @@ export const bytes: Measure = {
       const trail = new Map<SubjectName, number>()
       const log = new Map<SubjectName, number>()
       for (const subject of all) {
-        const session = await openSession(bench, subject.url, contexts['signed in'])
+        const session = await openSession(bench, subject.url, contexts['through a function'])
         const write = (operation: string) =>
           session.unsafe(`call bench.${operation}_${table.name}(0, ${updates})`)
         await write('insert')

@@ -4,9 +4,10 @@ import { bulk } from './bulk.ts'
 import { bytes } from './bytes.ts'
 import { single } from './single.ts'
 import { throughput } from './throughput.ts'
+import { upkeep } from './upkeep.ts'
 
 export const suite: Suite = {
   packages: ['postgres'],
   postgres: true,
-  measures: [single, bulk, bytes, throughput],
+  measures: [single, bulk, bytes, throughput, upkeep],
 }

@@ -43,7 +43,7 @@ returns boolean
 language plpgsql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return coalesce(auth.jwt() -> 'app_metadata' ->> 'role' = 'admin', false);
@@ -61,7 +61,7 @@ create or replace function holdfast.stamp_times()
 returns trigger
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if tg_op = 'INSERT' then

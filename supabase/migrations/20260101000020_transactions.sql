@@ -64,7 +64,7 @@ returns interval
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select interval '30 days'
 $$;
@@ -77,7 +77,7 @@ returns bigint
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select hashtextextended('holdfast.transactions ' || p_id::text, 0)
 $$;
@@ -98,7 +98,7 @@ create or replace function holdfast.write_transaction(
 returns boolean
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -150,7 +150,7 @@ create or replace function holdfast.commit_transaction(
 returns void
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if not holdfast.write_transaction(p_id, p_facts, 'committed', p_operations, p_tables) then
@@ -172,7 +172,7 @@ returns text
 language plpgsql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return pg_catalog.pg_xact_status(p_xid::pg_catalog.xid8);
@@ -196,7 +196,7 @@ create or replace function holdfast.resolve_transaction(
 returns text
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_key bigint := holdfast.transaction_lock_key(p_id);
@@ -252,7 +252,7 @@ create or replace function holdfast.sweep_transactions()
 returns bigint
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_id uuid;
@@ -288,7 +288,7 @@ create or replace function holdfast.purge_transactions(p_batch bigint default 20
 returns bigint
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_count bigint;

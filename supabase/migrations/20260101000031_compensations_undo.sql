@@ -7,7 +7,7 @@ returns bigint
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select 20::bigint
 $$;
@@ -20,7 +20,7 @@ returns interval
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select least(interval '30 seconds' * power(2, least(p_attempts, 20) - 1), interval '1 hour')
 $$;
@@ -34,7 +34,7 @@ returns interval
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select interval '30 days'
 $$;
@@ -53,7 +53,7 @@ returns setof holdfast.compensations
 language plpgsql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -147,7 +147,7 @@ returns text
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     update holdfast.compensations as c
     set status = case
@@ -178,7 +178,7 @@ returns boolean
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     with retried as (
         update holdfast.compensations as c
@@ -200,7 +200,7 @@ returns bigint
 language plpgsql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_url text;
@@ -272,7 +272,7 @@ returns bigint
 language plpgsql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_count bigint;

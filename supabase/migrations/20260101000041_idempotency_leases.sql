@@ -24,7 +24,7 @@ returns record
 language plpgsql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_key holdfast.idempotency_keys;
@@ -108,7 +108,7 @@ returns boolean
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     with completed as (
         update holdfast.idempotency_keys k
@@ -141,7 +141,7 @@ returns void
 language plpgsql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform holdfast.require_answer_size(p_body, p_max_bytes);
@@ -164,7 +164,7 @@ returns boolean
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     with released as (
         update holdfast.idempotency_keys k

@@ -163,7 +163,7 @@ returns holdfast.circuit_breakers
 language plpgsql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now timestamptz := clock_timestamp();
@@ -218,7 +218,7 @@ returns jsonb
 language plpgsql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_rules jsonb := p_rules;
@@ -270,7 +270,7 @@ returns jsonb
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select '{
         "failureThreshold": 5, "consecutiveFailures": null, "failureRate": null, "minimumVolume": 20,
@@ -330,7 +330,7 @@ returns interval
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select interval '30 days'
 $$;
@@ -343,7 +343,7 @@ returns bigint
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     with due as (
         select e.id

@@ -73,7 +73,7 @@ returns void
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     insert into holdfast.rate_limits as r (key, forget_at, blocked_until)
     values (p_key, 0, (date_part('epoch', clock_timestamp()) * 1000000)::bigint + p_ms * 1000)
@@ -90,7 +90,7 @@ returns boolean
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     with forgotten as (
         delete from holdfast.rate_limits r
@@ -109,7 +109,7 @@ returns bigint
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     with due as (
         select r.key

@@ -10,7 +10,7 @@ returns bigint[]
 language plpgsql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
@@ -151,7 +151,7 @@ returns bigint[]
 language plpgsql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now bigint := date_part('epoch', clock_timestamp()) * 1000000;
@@ -230,7 +230,7 @@ returns bigint[]
 language plpgsql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now bigint := date_part('epoch', clock_timestamp()) * 1000000;
@@ -278,7 +278,7 @@ returns bigint[]
 language plpgsql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now bigint := date_part('epoch', clock_timestamp()) * 1000000;

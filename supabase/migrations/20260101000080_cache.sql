@@ -72,7 +72,7 @@ returns bigint
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     insert into holdfast.cache_entries as e (
         cache, key, version, tags, expires_at, fence, lease_token, leased_until
@@ -128,7 +128,7 @@ returns table (
 language plpgsql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
@@ -191,7 +191,7 @@ returns boolean
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     with written as (
         update holdfast.cache_entries e
@@ -222,7 +222,7 @@ returns void
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     update holdfast.cache_entries e
     set lease_token = null,
@@ -245,7 +245,7 @@ returns bigint
 language plpgsql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_deleted bigint := 0;
@@ -315,7 +315,7 @@ returns bigint
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     with due as (
         select e.cache, e.key

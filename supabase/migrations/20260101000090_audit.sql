@@ -64,7 +64,8 @@ create table audit.database_changes (
 partition by range (occurred_at);
 
 -- Time and transactions only grow, so a few bytes for each 128 pages find a period, or what is not sealed yet.
-create index database_changes_by_time on audit.database_changes using brin (occurred_at, transaction_id);
+create index database_changes_by_time on audit.database_changes
+    using brin (occurred_at, transaction_id, id) with (autosummarize = on);
 
 create index database_changes_by_id on audit.database_changes (id);
 
@@ -109,7 +110,7 @@ create or replace function audit.append_only()
 returns trigger
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     raise exception 'Cannot % rows of %.%: the audit trail is append-only', lower(tg_op), tg_table_schema, tg_table_name
@@ -132,7 +133,7 @@ create or replace function audit.guard_partition(p_partition regclass)
 returns void
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     execute format('alter table %s enable row level security', p_partition);
@@ -157,7 +158,7 @@ returns text
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select 'database_changes_' || to_char(p_month, 'YYYY_MM')
 $$;
@@ -170,7 +171,7 @@ returns tstzrange
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select tstzrange(bound[1]::timestamptz, bound[2]::timestamptz)
     from pg_catalog.pg_class as c
@@ -188,7 +189,7 @@ create or replace function audit.make_partitions(p_ahead integer default 2)
 returns integer
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_this_month date := date_trunc('month', clock_timestamp() at time zone 'UTC');
@@ -240,7 +241,7 @@ create or replace function audit.name_default_partition()
 returns integer
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_first date;

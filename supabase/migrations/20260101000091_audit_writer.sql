@@ -40,7 +40,7 @@ create or replace function audit.count_gap(p_object text, p_operation text, p_sq
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     raise warning 'The audit trail could not record % of %: % (%)', p_operation, p_object, p_message, p_sqlstate;
@@ -62,7 +62,7 @@ returns bigint
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select count(*) from audit.gaps where seen_at is null
 $$;
@@ -74,7 +74,7 @@ create or replace function audit.see_gaps(p_note text)
 returns bigint
 language sql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     with seen as (
         update audit.gaps
@@ -95,7 +95,7 @@ returns jsonb
 language plpgsql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_json jsonb;
@@ -116,7 +116,7 @@ returns inet
 language plpgsql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     -- With a port: 203.0.113.7:51820, or [2001:db8::1]:51820.
@@ -134,7 +134,7 @@ create or replace function audit.readable_request(out claims jsonb, out headers 
 language plpgsql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_unreadable text[] := array[]::text[];
@@ -174,7 +174,7 @@ returns text
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select case
         when p_hops = 0 then null
@@ -199,7 +199,7 @@ create or replace function audit.writer(
 language plpgsql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_claims jsonb;

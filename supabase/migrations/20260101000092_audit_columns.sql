@@ -43,7 +43,7 @@ returns boolean
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select p_text ~* '(passw|passphrase|secret|token|api_?key|private_?key|credential)'
 $$;
@@ -57,7 +57,7 @@ returns text
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select format('%I.%I', n.nspname, c.relname)
     from pg_catalog.pg_class as c
@@ -73,7 +73,7 @@ returns text[]
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select coalesce(array_agg(a.attname::text order by key.position), '{}')
     from pg_catalog.pg_index as i
@@ -84,6 +84,37 @@ as $$
 $$;
 
 comment on function audit.key_columns(oid) is 'Names of the primary key''s columns, in its order; empty without one.';
+
+
+-- json may stand inside of arrays, domains and composites.
+create or replace function audit.holds_json(p_type oid)
+returns boolean
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+    with recursive parts (type_oid) as (
+        select p_type
+        union
+        select part.type_oid
+        from parts
+        join pg_catalog.pg_type as t on t.oid = parts.type_oid
+        cross join lateral (
+            select t.typbasetype
+            union all
+            select t.typelem
+            union all
+            select a.atttypid
+            from pg_catalog.pg_attribute as a
+            where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+        ) as part (type_oid)
+        where part.type_oid <> 0
+    )
+    select exists (select from parts where type_oid = 'pg_catalog.json'::regtype)
+$$;
+
+comment on function audit.holds_json(oid) is 'Whether a type is json or has json in it, which may hold what jsonb refuses.';
 
 
 -- One row for each column as the generator needs it. Everything is quoted here, once.
@@ -103,7 +134,7 @@ returns table (
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select
         a.attnum::integer,
@@ -124,13 +155,13 @@ as $$
         end,
         case
             when masked.yes then format('case when o.%I is null then ''null'' else ''"***"'' end', a.attname)
-            when t.typname = 'json' then format('audit.json_text(o.%I)', a.attname)
+            when audit.holds_json(a.atttypid) then format('audit.json_text(to_json(o.%I))', a.attname)
             when a.attnotnull then format('to_json(o.%I)', a.attname)
             else format('coalesce(to_json(o.%I)::text, ''null'')', a.attname)
         end,
         case
             when masked.yes then format('case when n.%I is null then ''null'' else ''"***"'' end', a.attname)
-            when t.typname = 'json' then format('audit.json_text(n.%I)', a.attname)
+            when audit.holds_json(a.atttypid) then format('audit.json_text(to_json(n.%I))', a.attname)
             when a.attnotnull then format('to_json(n.%I)', a.attname)
             else format('coalesce(to_json(n.%I)::text, ''null'')', a.attname)
         end
@@ -157,7 +188,7 @@ returns text
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select case count(*)
         when 0 then $code$''$code$
@@ -180,7 +211,7 @@ returns text
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     with keys as (
         select key.position,
@@ -212,7 +243,7 @@ returns text
 language plpgsql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return coalesce(p_json::jsonb::text, 'null');

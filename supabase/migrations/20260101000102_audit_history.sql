@@ -8,7 +8,7 @@ returns text
 language plpgsql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_columns text[] := audit.key_columns(p_table);
@@ -61,7 +61,7 @@ returns text
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select case count(*) filter (where r.old ->> k.name is distinct from r.new ->> k.name and r.old ? k.name)
         when 0 then null
@@ -83,7 +83,7 @@ returns boolean
 language plpgsql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_condition text;
@@ -120,7 +120,7 @@ returns bigint[]
 language plpgsql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_table oid := to_regclass(p_table);
@@ -198,7 +198,7 @@ returns bigint[]
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select array(
         select c.id
@@ -234,7 +234,7 @@ returns void
 language plpgsql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if p_table is null then
@@ -261,7 +261,7 @@ returns setof audit.changes
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_ids bigint[];
@@ -288,7 +288,7 @@ returns setof audit.changes
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select c.*
     from audit.row_history(p_table::text, p_key) as c
@@ -302,7 +302,7 @@ returns setof audit.changes
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select c.*
     from audit.row_history(p_table::text, to_jsonb(p_key) #>> '{}') as c

@@ -7,7 +7,7 @@ returns table (column_name text, before jsonb, after jsonb)
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_details jsonb;
@@ -42,7 +42,7 @@ returns table (column_name text, before jsonb, after jsonb)
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_ids bigint[];
@@ -107,7 +107,7 @@ returns table (column_name text, before jsonb, after jsonb)
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select d.column_name, d.before, d.after
     from audit.diff(p_table::text, to_jsonb(p_key) #>> '{}', p_from, p_to) as d

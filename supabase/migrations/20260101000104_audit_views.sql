@@ -7,7 +7,7 @@ returns timestamptz
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select now() - interval '7 days'
 $$;

@@ -8,7 +8,7 @@ create extension if not exists pgtap with schema extensions;
 
 set local search_path = public, extensions;
 
-select plan(743);
+select plan(753);
 
 -- Takes on the role and the claims of somebody, until the block around it is taken back.
 create function pg_temp.become(p_who text)
@@ -119,6 +119,7 @@ select is_empty(
         'audit.hash_changes(date,int8multirange)',
         'audit.history_end(oid,text[],text,bigint)',
         'audit.history_ids(text,text)',
+        'audit.holds_json(oid)',
         'audit.identity_of(oid)',
         'audit.insert_code(audit.tables,text,text,text)',
         'audit.is_generated(text)',
@@ -133,6 +134,7 @@ select is_empty(
         'audit.month_name(date)',
         'audit.month_of(timestamp with time zone)',
         'audit.name_default_partition()',
+        'audit.nth_name(oid)',
         'audit.note_reading(text,jsonb)',
         'audit.open_gaps()',
         'audit.partition_name(date)',
@@ -144,7 +146,7 @@ select is_empty(
         'audit.record_ddl()',
         'audit.record_drop()',
         'audit.record_session()',
-        'audit.refresh()',
+        'audit.refresh(oid[])',
         'audit.refuse_filter(text,text)',
         'audit.renamed(text[],jsonb,jsonb)',
         'audit.require_history(text,oid)',
@@ -157,7 +159,7 @@ select is_empty(
         'audit.seal(bigint)',
         'audit.seal_hash(audit.seals)',
         'audit.see_gaps(text)',
-        'audit.stale_tables()',
+        'audit.stale_tables(oid[])',
         'audit.trigger_code(audit.tables)',
         'audit.unsealed_changes(bigint)',
         'audit.users_named(text)',
@@ -566,6 +568,7 @@ cross join (values
     ('audit.hash_changes(date,int8multirange)', 'select audit.hash_changes(null::date, null::int8multirange)'),
     ('audit.history_end(oid,text[],text,bigint)', 'select audit.history_end(null::oid, null::text[], null::text, null::bigint)'),
     ('audit.history_ids(text,text)', 'select audit.history_ids(null::text, null::text)'),
+    ('audit.holds_json(oid)', 'select audit.holds_json(null::oid)'),
     ('audit.identity_of(oid)', 'select audit.identity_of(null::oid)'),
     ('audit.insert_code(audit.tables,text,text,text)', 'select audit.insert_code(null::audit.tables, null::text, null::text, null::text)'),
     ('audit.is_generated(text)', 'select audit.is_generated(null::text)'),
@@ -580,6 +583,7 @@ cross join (values
     ('audit.month_name(date)', 'select audit.month_name(null::date)'),
     ('audit.month_of(timestamp with time zone)', 'select audit.month_of(null::timestamp with time zone)'),
     ('audit.name_default_partition()', 'select audit.name_default_partition()'),
+    ('audit.nth_name(oid)', 'select audit.nth_name(null::oid)'),
     ('audit.note_reading(text,jsonb)', 'select audit.note_reading(null::text, null::jsonb)'),
     ('audit.open_gaps()', 'select audit.open_gaps()'),
     ('audit.partition_name(date)', 'select audit.partition_name(null::date)'),
@@ -591,7 +595,7 @@ cross join (values
     ('audit.record_ddl()', 'select audit.record_ddl()'),
     ('audit.record_drop()', 'select audit.record_drop()'),
     ('audit.record_session()', 'select audit.record_session()'),
-    ('audit.refresh()', 'select audit.refresh()'),
+    ('audit.refresh(oid[])', 'select audit.refresh(null::oid[])'),
     ('audit.refuse_filter(text,text)', 'select audit.refuse_filter(null::text, null::text)'),
     ('audit.renamed(text[],jsonb,jsonb)', 'select audit.renamed(null::text[], null::jsonb, null::jsonb)'),
     ('audit.require_history(text,oid)', 'select audit.require_history(null::text, null::oid)'),
@@ -604,7 +608,7 @@ cross join (values
     ('audit.seal(bigint)', 'select audit.seal(null::bigint)'),
     ('audit.seal_hash(audit.seals)', 'select audit.seal_hash(null::audit.seals)'),
     ('audit.see_gaps(text)', 'select audit.see_gaps(null::text)'),
-    ('audit.stale_tables()', 'select audit.stale_tables()'),
+    ('audit.stale_tables(oid[])', 'select audit.stale_tables(null::oid[])'),
     ('audit.trigger_code(audit.tables)', 'select audit.trigger_code(null::audit.tables)'),
     ('audit.unsealed_changes(bigint)', 'select audit.unsealed_changes(null::bigint)'),
     ('audit.users_named(text)', 'select audit.users_named(null::text)'),

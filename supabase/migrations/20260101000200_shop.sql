@@ -174,7 +174,7 @@ returns jsonb
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select jsonb_build_object(
         'id', o.id,
@@ -213,7 +213,7 @@ create or replace function private.place_order(
 returns jsonb
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_user_id uuid := auth.uid();
@@ -290,7 +290,7 @@ create or replace function private.cancel_order(p_order_id uuid)
 returns jsonb
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_status text;
@@ -345,7 +345,7 @@ create or replace function private.record_refund(p_payment_id uuid, p_refund_id 
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     update public.payments as p
@@ -366,7 +366,7 @@ create or replace function private.delete_order(p_order_id uuid)
 returns timestamptz
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_deleted_at timestamptz;

@@ -8,7 +8,7 @@ returns table (column_name text, before jsonb, after jsonb)
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select name.of, p_details #> '{row,old}' -> name.of, p_details #> '{row,new}' -> name.of
     from jsonb_object_keys(
@@ -42,7 +42,7 @@ returns text
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select nullif(u.email, '')::text
     from auth.users as u
@@ -94,7 +94,7 @@ returns void
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_role text := coalesce(nullif(current_setting('role', true), 'none'), session_user);
@@ -116,7 +116,7 @@ returns void
 language plpgsql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     -- Whoever has SQL as the owner can read the table itself, so a note of their questions would promise too much.
@@ -148,7 +148,7 @@ returns bigint
 language plpgsql
 volatile
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_name text;

@@ -7,7 +7,7 @@ returns text
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select md5(jsonb_build_array(
         1, -- of the generator: raised when the code it writes changes
@@ -16,7 +16,7 @@ as $$
         audit.key_columns(p_options.table_oid),
         (select s.trusted_proxy_hops from audit.settings as s),
         (
-            select jsonb_agg(jsonb_build_array(a.attnum, a.attname, a.atttypid, a.attcollation) order by a.attnum)
+            select jsonb_agg(jsonb_build_array(a.attnum, a.attname, a.atttypid, a.attcollation, a.attnotnull) order by a.attnum)
             from pg_catalog.pg_attribute as a
             where a.attrelid = p_options.table_oid and a.attnum > 0 and not a.attisdropped
         )
@@ -30,14 +30,14 @@ create or replace function audit.generate(p_table regclass)
 returns void
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_options audit.tables;
     v_function text;
     v_columns jsonb;
 begin
-    select jsonb_object_agg(a.attnum, a.attname) into v_columns
+    select coalesce(jsonb_object_agg(a.attnum, a.attname), '{}') into v_columns
     from pg_catalog.pg_attribute as a
     where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped;
 
@@ -57,8 +57,21 @@ begin
 
     v_function := format('audit.record_%s', v_options.id);
     execute format(
-        'create or replace function %s() returns trigger language plpgsql security definer set search_path = '''' as %L',
-        v_function, audit.trigger_code(v_options)
+        'create or replace function %s() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp %s as %L',
+        v_function,
+        -- The text of these types depends on the session, and with it the key of a row.
+        case when exists (
+            select
+            from pg_catalog.pg_attribute as a
+            join pg_catalog.pg_type as t on t.oid = a.atttypid
+            where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped
+            and t.typtype <> 'e'
+            and not (t.typnamespace = 'pg_catalog'::regnamespace and t.typname in (
+                'bool', 'int2', 'int4', 'int8', 'numeric', 'uuid', 'text', 'varchar', 'bpchar', 'json', 'jsonb',
+                'date', 'timestamp', 'timestamptz', 'inet'
+            ))
+        ) then 'set extra_float_digits = 1 set bytea_output = hex set intervalstyle = postgres' end,
+        audit.trigger_code(v_options)
     );
     execute format(
         'create or replace trigger audit_insert after insert on %s referencing new table as new_rows '
@@ -88,7 +101,7 @@ returns text[]
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select case when p_names is not null then coalesce(array_agg(distinct current_name.name), '{}') end
     from unnest(p_names) as given (name)
@@ -118,7 +131,7 @@ create or replace function audit.enable(
 returns void
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_kind "char";
@@ -194,7 +207,7 @@ create or replace function audit.disable(p_table regclass)
 returns void
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_id integer;
@@ -233,23 +246,28 @@ comment on function audit.disable(regclass) is
 
 
 -- Tables whose code is stale, whose triggers are gone or off, new partitions and new tables of audited schemas.
-create or replace function audit.stale_tables()
+create or replace function audit.stale_tables(p_only oid[] default null)
 returns table (table_oid regclass, reason text)
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select t.table_oid, 'its columns or options changed'
     from audit.tables as t
     join pg_catalog.pg_class as c on c.oid = t.table_oid
     where t.enabled
-    and t.fingerprint <> audit.fingerprint(t)
+    and (p_only is null or t.table_oid = any (p_only))
+    and (
+        t.fingerprint <> audit.fingerprint(t)
+        or t.recorded_as <> coalesce(pg_catalog.pg_partition_root(t.table_oid), t.table_oid)
+    )
     union all
     select t.table_oid, 'its triggers are gone or off'
     from audit.tables as t
     join pg_catalog.pg_class as c on c.oid = t.table_oid
     where t.enabled
+    and (p_only is null or t.table_oid = any (p_only))
     and t.fingerprint = audit.fingerprint(t)
     and (
         select count(*)
@@ -265,6 +283,7 @@ as $$
     left join pg_catalog.pg_inherits as i on i.inhrelid = c.oid and c.relispartition
     where c.relkind in ('r', 'p')
     and c.relpersistence <> 't'
+    and (p_only is null or c.oid = any (p_only))
     and (
         n.nspname = any (select unnest(s.schemas) from audit.settings as s)
         or i.inhparent in (select t.table_oid from audit.tables as t where t.enabled)
@@ -277,20 +296,31 @@ as $$
     )
 $$;
 
-comment on function audit.stale_tables() is 'Tables that audit.refresh() would see to, and why.';
+comment on function audit.stale_tables(oid[]) is
+    'Tables that audit.refresh() would see to, and why: of all, or of p_only.';
 
 
-create or replace function audit.refresh()
+create or replace function audit.refresh(p_only oid[] default null)
 returns integer
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_gone integer;
     v_stale record;
     v_parent audit.tables;
     v_count integer := 0;
+    -- What changes a partitioned table, or takes a partition from it, concerns the whole tree.
+    v_only oid[] := case when p_only is not null then array(
+        select named.id from unnest(p_only) as named (id)
+        union
+        select t.table_oid from audit.tables as t where t.recorded_as = any (p_only)
+        union
+        select tree.relid
+        from unnest(p_only) as named (id)
+        cross join pg_catalog.pg_partition_tree(coalesce(pg_catalog.pg_partition_root(named.id), named.id)) as tree
+    ) end;
 begin
     for v_gone in
         delete from audit.tables as t
@@ -300,7 +330,7 @@ begin
         execute format('drop function if exists audit.record_%s()', v_gone);
     end loop;
 
-    for v_stale in select s.table_oid, s.reason from audit.stale_tables() as s loop
+    for v_stale in select s.table_oid, s.reason from audit.stale_tables(v_only) as s loop
         begin
             if v_stale.reason = 'its triggers are gone or off' then
                 perform audit.count_gap(
@@ -326,6 +356,6 @@ begin
 end;
 $$;
 
-comment on function audit.refresh() is
-    'Generates the code of tables that changed, enables new partitions and new tables of audit.settings.schemas, puts back '
+comment on function audit.refresh(oid[]) is
+    'Of all tables, or of p_only and the trees they are partitions of: generates the code of tables that changed, enables new partitions and new tables of audit.settings.schemas, puts back '
     'triggers that were dropped or disabled (and counts that as a gap). Returns how many tables it saw to.';

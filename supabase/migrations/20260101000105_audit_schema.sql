@@ -7,7 +7,7 @@ returns text
 language sql
 volatile
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select case when not audit.sounds_secret(current_query()) then left(current_query(), 4000) end
 $$;
@@ -20,7 +20,7 @@ create or replace function audit.record_ddl()
 returns event_trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     begin
@@ -47,11 +47,15 @@ begin
         and coalesce(command.schema_name, '') not like 'pg\_temp%'
         and not audit.is_generated(command.object_identity);
 
-        if tg_tag in (
-            'ALTER TABLE', 'ALTER SCHEMA', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA',
-            'DROP TRIGGER'
-        ) then
+        -- The name of a schema is part of the names of all its tables; a table concerns itself and its partitions.
+        if tg_tag = 'ALTER SCHEMA' then
             perform audit.refresh();
+        elsif tg_tag in ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA') then
+            perform audit.refresh(array(
+                select command.objid
+                from pg_catalog.pg_event_trigger_ddl_commands() as command
+                where command.classid = 'pg_catalog.pg_class'::regclass
+            ));
         end if;
     exception
         when serialization_failure or deadlock_detected then raise;
@@ -68,7 +72,7 @@ create or replace function audit.record_drop()
 returns event_trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     begin
@@ -94,7 +98,12 @@ begin
         and not dropped.is_temporary
         and not audit.is_generated(dropped.object_identity);
 
-        perform audit.refresh();
+        -- A table that is gone leaves the registry, and one whose triggers were dropped gets them back.
+        perform audit.refresh(array(
+            select to_regclass(format('%I.%I', dropped.address_names[1], dropped.address_names[2]))::oid
+            from pg_catalog.pg_event_trigger_dropped_objects() as dropped
+            where dropped.object_type = 'trigger'
+        ));
     exception
         when serialization_failure or deadlock_detected then raise;
         when others then perform audit.count_gap(tg_tag, 'DDL', sqlstate, sqlerrm);
@@ -110,7 +119,7 @@ returns boolean
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select coalesce(p_object ~ '^(audit\.record_\d+\(\)$|audit_(insert|update|delete|truncate) on )', false)
 $$;
@@ -134,7 +143,7 @@ create or replace function audit.record_session()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     -- Through jsonb, since the platform's columns come and go.
@@ -175,7 +184,7 @@ create or replace function audit.enable_platform()
 returns text[]
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_table record;
@@ -223,7 +232,7 @@ create or replace function audit.watch()
 returns bigint
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_open bigint;

@@ -9,13 +9,14 @@ returns text
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select case
         when bool_or(c.is_masked and not c.is_left_out)
             or exists (
                 select from pg_catalog.pg_attribute as a
-                where a.attrelid = p_options.table_oid and a.atttypid = 'json'::regtype and not a.attisdropped
+                where a.attrelid = p_options.table_oid and a.attnum > 0 and not a.attisdropped
+                and audit.holds_json(a.atttypid)
             )
         then format(
             '(''{'' || %s || ''}'')::jsonb',
@@ -40,12 +41,29 @@ returns text
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select format('case when v_oddities is null then %1$s else %1$s || v_oddities end', p_code)
 $$;
 
 comment on function audit.with_oddities(text) is 'SQL that sets what was odd about the request beside the rows.';
+
+
+create or replace function audit.nth_name(p_table oid)
+returns text
+language sql
+stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+    select '#' || min(n)
+    from generate_series(1, 1601) as n
+    where not exists (
+        select from pg_catalog.pg_attribute as a where a.attrelid = p_table and a.attname = '#' || n
+    )
+$$;
+
+comment on function audit.nth_name(oid) is 'What the number of a row is called while rows are paired: no column has this name.';
 
 
 -- What stands in details for each operation. v_oddities, what was odd about the request, is nearly always null.
@@ -54,9 +72,12 @@ returns text
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select case
+        when p_operation = 'TRUNCATE' and p_options.recorded_as <> p_options.table_oid then format(
+            'jsonb_build_object(''truncated'', %L) || coalesce(v_oddities, ''{}'')', audit.identity_of(p_options.table_oid)
+        )
         when p_operation = 'TRUNCATE' then 'coalesce(v_oddities, ''{}'')'
         when p_operation = 'INSERT' then audit.with_oddities(
             format('jsonb_build_object(''row'', jsonb_build_object(''new'', %s))', audit.row_code(p_options, 'n'))
@@ -64,9 +85,11 @@ as $$
         when p_operation = 'DELETE' then audit.with_oddities(
             format('jsonb_build_object(''row'', jsonb_build_object(''old'', %s))', audit.row_code(p_options, 'o'))
         )
-        when p_options.whole_row then audit.with_oddities(format(
-            'jsonb_build_object(''row'', jsonb_build_object(''old'', %s - ''#audit'', ''new'', %s - ''#audit''))',
-            audit.row_code(p_options, 'o'), audit.row_code(p_options, 'n')
+        -- Without a key only the whole row says which one it was.
+        when p_options.whole_row or cardinality(audit.key_columns(p_options.table_oid)) = 0 then audit.with_oddities(format(
+            'jsonb_build_object(''row'', jsonb_build_object(''old'', %s - %L, ''new'', %s - %L))',
+            audit.row_code(p_options, 'o'), audit.nth_name(p_options.table_oid),
+            audit.row_code(p_options, 'n'), audit.nth_name(p_options.table_oid)
         ))
         -- Text first, jsonb once: only what changed is turned into JSON at all.
         else format(
@@ -96,7 +119,7 @@ returns text
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select case when bool_or(c.is_left_out) then format(
             E'\nand (%s or not (%s))',
@@ -115,7 +138,7 @@ returns text
 language sql
 immutable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select case p_hops
         when 0 then 'null::inet'
@@ -138,7 +161,7 @@ returns text
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select format(
         $code$
@@ -186,7 +209,7 @@ returns text
 language sql
 stable
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select format(
         $code$
@@ -209,10 +232,12 @@ begin
             if tg_op = 'INSERT' then%s
             elsif tg_op = 'UPDATE' then
                 -- One row, as most updates have, needs no pairing.%s
-                if not found and exists (select from new_rows offset 1) then
+                if not found and exists (select from old_rows) then
                     if (select count(*) from new_rows) <> (select count(*) from old_rows) then
                         raise exception 'rows were kept from moving to another partition';
-                    end if;%s
+                    end if;
+                    if exists (select from new_rows offset 1) then%s
+                    end if;
                 end if;
             elsif tg_op = 'DELETE' then%s
             else%s
@@ -222,7 +247,7 @@ begin
             -- Whoever can try the whole transaction again must hear of it.
             when serialization_failure or deadlock_detected then
                 raise;
-            when others then
+            when assert_failure or others then
                 if v_way = 2 then
                     perform audit.count_gap(%L, tg_op, sqlstate, sqlerrm);
                 end if;
@@ -234,13 +259,16 @@ $code$,
         audit.insert_code(p_options, 'INSERT', 'new_rows as n'),
         audit.insert_code(
             p_options, 'UPDATE', 'new_rows as n cross join old_rows as o',
-            'not exists (select from new_rows offset 1)' || audit.worth_recording(p_options)
+            'not exists (select from new_rows offset 1) and not exists (select from old_rows offset 1)' || audit.worth_recording(p_options)
         ),
         -- Both tables hold their rows in the order in which they were changed.
         audit.insert_code(
             p_options, 'UPDATE',
-            '(select row_number() over () as "#audit", n.* from new_rows as n) as n '
-            'join (select row_number() over () as "#audit", o.* from old_rows as o) as o on o."#audit" = n."#audit"',
+            format(
+                '(select row_number() over () as %1$I, n.* from new_rows as n) as n '
+                'join (select row_number() over () as %1$I, o.* from old_rows as o) as o on o.%1$I = n.%1$I',
+                audit.nth_name(p_options.table_oid)
+            ),
             'true' || audit.worth_recording(p_options)
         ),
         audit.insert_code(p_options, 'DELETE', 'old_rows as o'),
