@@ -51,10 +51,14 @@ async function withHostedRights<T>(
   return adminUrl === undefined ? await work(url) : await withEventTriggerRights({ url, adminUrl }, work)
 }
 
-/** The local cluster's superuser, by the password it shares; undefined where there is none, or supautils serves. */
+/**
+ * The local cluster's superuser, by the password it shares. Undefined where there is none, where supautils serves, and
+ * where the URL is a superuser's itself, as that of a bare server is.
+ */
 async function findSuperuser(url: string): Promise<string | undefined> {
   const adminUrl = new URL(url)
   adminUrl.username = superuser
+  if (adminUrl.href === new URL(url).href) return undefined
   try {
     return await withConnection(adminUrl.href, 'migrations', async (sql) => {
       const [row] = await sql`

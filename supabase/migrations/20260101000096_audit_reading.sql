@@ -202,4 +202,4 @@ comment on function audit.record(text, text, text, jsonb, jsonb) is
     'characters, the resource''s id 1,000 bytes, changes and metadata 64 KiB each: PT400 beyond. Nothing is masked: '
     'give it no secrets.';
 
-grant execute on function audit.record(text, text, text, jsonb, jsonb) to anon, authenticated, service_role;
+grant execute on function audit.record(text, text, text, jsonb, jsonb) to authenticated, service_role;

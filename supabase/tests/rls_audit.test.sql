@@ -493,8 +493,16 @@ select ok(
     has_schema_privilege(role, split_part(name, '.', 1), 'usage') and has_function_privilege(role, name, 'execute'),
     format('%s may use %s', who, name)
 )
-from (values ('anon', 'anon'), ('owner', 'authenticated'), ('other', 'authenticated'), ('admin', 'authenticated'), ('service_role', 'service_role')) as may (who, role)
+from (values ('owner', 'authenticated'), ('other', 'authenticated'), ('admin', 'authenticated'), ('service_role', 'service_role')) as may (who, role)
 cross join unnest(array['audit.record(text,text,text,jsonb,jsonb)']) as name;
+
+select throws_ok(
+    format('select pg_temp.run_as(%L, %L)', who, call), '42501', null, format('%s may not use %s', who, name)
+)
+from unnest(array['anon']) as who
+cross join (values
+    ('audit.record(text,text,text,jsonb,jsonb)', 'select audit.record(''order.shown'', ''orders'', ''00000000-0000-4000-8000-0000000000b1'', null, null)')
+) as refused (name, call);
 
 select ok(
     has_schema_privilege(role, split_part(name, '.', 1), 'usage') and has_function_privilege(role, name, 'execute'),

@@ -65,13 +65,19 @@ onEachPostgres('events and views of the trail', (pg) => {
     })
 
     test.each<[string, Caller]>([
-      ['anon', { role: 'anon' }],
       ['authenticated', user(crypto.randomUUID())],
       ['service_role', { role: 'service_role' }],
     ])('may be called by %s, and names that role', async (role, caller) => {
       const type = id()
       await asCaller(sql, caller, (tx) => tx`select audit.record('called', ${type})`)
       expect(await eventsOf(type)).toMatchObject([{ actor_role: role, primary_key: null }])
+    })
+
+    test('may not be called by anon, which could fill the trail', async () => {
+      const type = id()
+      await expect(asCaller(sql, { role: 'anon' }, (tx) => tx`select audit.record('called', ${type})`)).rejects
+        .toMatchObject({ code: '42501' })
+      expect(await eventsOf(type)).toEqual([])
     })
 
     test('believes the claims alone: nobody can say that it was another', async () => {

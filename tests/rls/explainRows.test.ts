@@ -214,7 +214,7 @@ describe('a large table', () => {
       create function public.slow() returns boolean language sql as 'select pg_sleep(0.0005) is not null';
       grant execute on function public.slow to authenticated;
       alter policy "Every other" on public.many using (public.slow())`)
-    const { rows, commands } = await askLarge({ timeoutMs: 2_000, sampleRows: 400 })
+    const { rows, commands } = await askLarge({ timeoutMs: 6_000, sampleRows: 1_500 })
     expect(rows.sampled).toBeGreaterThan(0)
     expect(commands[0]?.verdict.outcome).toBe('all')
     await expect(askLarge({ timeoutMs: 100 })).rejects.toMatchObject({
