@@ -24,9 +24,8 @@ export async function withEventTriggerRights<T>(
   const listener = Deno.listen({ hostname: '127.0.0.1', port: 0 })
   const sessions: Promise<void>[] = []
   return await withConnection(o.adminUrl, 'event triggers', async (admin) => {
-    const role = decodeURIComponent(target.username)
     const accepting = (async () => {
-      for await (const client of listener) sessions.push(serve(client, target, new Rights(admin, role)))
+      for await (const client of listener) sessions.push(serve(client, target, new Rights(admin)))
     })()
     try {
       const detour = new URL(o.url)
@@ -41,21 +40,20 @@ export async function withEventTriggerRights<T>(
   })
 }
 
+/** Of role `postgres`: the CLI takes it, whoever logs in. */
 class Rights {
   readonly #admin: Queries
-  readonly #role: string
 
-  constructor(admin: Queries, role: string) {
+  constructor(admin: Queries) {
     this.#admin = admin
-    this.#role = role
   }
 
   async raise(): Promise<void> {
-    await this.#admin`alter role ${this.#admin(this.#role)} superuser`
+    await this.#admin`alter role postgres superuser`
   }
 
   async drop(): Promise<void> {
-    await this.#admin`alter role ${this.#admin(this.#role)} nosuperuser`
+    await this.#admin`alter role postgres nosuperuser`
   }
 }
 

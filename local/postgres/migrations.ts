@@ -53,16 +53,16 @@ async function withHostedRights<T>(
 
 /**
  * The local cluster's superuser, by the password it shares. Undefined where there is none, where supautils serves, and
- * where the URL is a superuser's itself, as that of a bare server is.
+ * where `postgres`, as whom the CLI migrates, is a superuser anyway.
  */
 async function findSuperuser(url: string): Promise<string | undefined> {
   const adminUrl = new URL(url)
   adminUrl.username = superuser
-  if (adminUrl.href === new URL(url).href) return undefined
   try {
     return await withConnection(adminUrl.href, 'migrations', async (sql) => {
       const [row] = await sql`
         select current_setting('is_superuser') = 'on' and current_setting('supautils.privileged_role', true) is null
+          and exists (select from pg_catalog.pg_roles where rolname = 'postgres' and not rolsuper)
           as needed
       `
       return row?.needed === true ? adminUrl.href : undefined
