@@ -249,7 +249,14 @@ begin
                 raise;
             when assert_failure or others then
                 if v_way = 2 then
-                    perform audit.count_gap(%L, tg_op, sqlstate, sqlerrm);
+                    begin
+                        perform audit.count_gap(%L, tg_op, sqlstate, sqlerrm);
+                    exception
+                        when serialization_failure or deadlock_detected then raise;
+                        -- The trail is broken beyond counting: the log is all that is left.
+                        when assert_failure or others then
+                            raise warning 'The audit trail could not even count a gap: %%', sqlerrm;
+                    end;
                 end if;
         end;
     end loop;

@@ -9,11 +9,19 @@ volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-    select case when not audit.sounds_secret(current_query()) then left(current_query(), 4000) end
+    select case
+        when not audit.sounds_secret(current_query())
+            -- A connection string holds a password; what writes rows beside the DDL holds their values, masked ones too.
+            and current_query() !~* '://[^/\s]*:[^/\s]*@'
+            and regexp_replace(current_query(), '--[^\n]*|/\*.*?\*/|(\$\w*\$).*?\1', '', 'g')
+                !~* '(^|;)\s*(insert|update|delete|merge|copy|with|select|values|call|execute|do)\M'
+            then left(current_query(), 4000)
+    end
 $$;
 
 comment on function audit.statement() is
-    'What the client sent, at most 4,000 characters. Null where it speaks of a secret, which may stand in it.';
+    'What the client sent, at most 4,000 characters. Null where it speaks of a secret, or holds more than DDL: values of '
+    'rows may stand in it.';
 
 
 create or replace function audit.record_ddl()

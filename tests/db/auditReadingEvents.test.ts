@@ -75,7 +75,8 @@ onEachPostgres('events and views of the trail', (pg) => {
 
     test('may not be called by anon, which could fill the trail', async () => {
       const type = id()
-      await expect(asCaller(sql, { role: 'anon' }, (tx) => tx`select audit.record('called', ${type})`)).rejects
+      await expect(asCaller(sql, { role: 'anon' }, (tx) => tx`select audit.record('called', ${type})`))
+        .rejects
         .toMatchObject({ code: '42501' })
       expect(await eventsOf(type)).toEqual([])
     })

@@ -1,11 +1,11 @@
 /** Schema `audit`: nobody touches the trail itself; admins ask functions that answer admins alone. */
 import {
   each,
-  signedIn,
   nobody,
   noRole,
   noWrites,
   type RouteRules,
+  signedIn,
   type TableRules,
   type Uses,
 } from './rules.ts'
