@@ -69,8 +69,9 @@ create index database_changes_by_time on audit.database_changes
 
 create index database_changes_by_id on audit.database_changes (id);
 
--- The history of one row. A hash holds four bytes of each key, however long the key.
-create index database_changes_by_key on audit.database_changes using hash (primary_key);
+-- The history of one row. Equal keys, as '1' in many tables, or one row with a long history, share an entry's space;
+-- a hash index would put them all into one ever longer chain.
+create index database_changes_by_key on audit.database_changes (primary_key);
 
 comment on table audit.database_changes is
     'One row for each changed row, each TRUNCATE, each DDL command and each recorded event. Only grows; whole months are '

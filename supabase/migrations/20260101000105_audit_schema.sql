@@ -67,7 +67,15 @@ begin
         end if;
     exception
         when serialization_failure or deadlock_detected then raise;
-        when others then perform audit.count_gap(tg_tag, 'DDL', sqlstate, sqlerrm);
+        when assert_failure or others then
+            begin
+                perform audit.count_gap(tg_tag, 'DDL', sqlstate, sqlerrm);
+            exception
+                when serialization_failure or deadlock_detected then raise;
+                -- The trail is broken beyond counting: the log is all that is left.
+                when assert_failure or others then
+                    raise warning 'The audit trail could not even count a gap: %', sqlerrm;
+            end;
     end;
 end;
 $$;
@@ -114,7 +122,15 @@ begin
         ));
     exception
         when serialization_failure or deadlock_detected then raise;
-        when others then perform audit.count_gap(tg_tag, 'DDL', sqlstate, sqlerrm);
+        when assert_failure or others then
+            begin
+                perform audit.count_gap(tg_tag, 'DDL', sqlstate, sqlerrm);
+            exception
+                when serialization_failure or deadlock_detected then raise;
+                -- The trail is broken beyond counting: the log is all that is left.
+                when assert_failure or others then
+                    raise warning 'The audit trail could not even count a gap: %', sqlerrm;
+            end;
     end;
 end;
 $$;
@@ -177,7 +193,15 @@ begin
         from audit.writer() as w;
     exception
         when serialization_failure or deadlock_detected then raise;
-        when others then perform audit.count_gap('auth.sessions', 'EVENT', sqlstate, sqlerrm);
+        when assert_failure or others then
+            begin
+                perform audit.count_gap('auth.sessions', 'EVENT', sqlstate, sqlerrm);
+            exception
+                when serialization_failure or deadlock_detected then raise;
+                -- The trail is broken beyond counting: the log is all that is left.
+                when assert_failure or others then
+                    raise warning 'The audit trail could not even count a gap: %', sqlerrm;
+            end;
     end;
     return null;
 end;
