@@ -321,7 +321,10 @@ declare
         from unnest(p_only) as named (id)
         cross join pg_catalog.pg_partition_tree(coalesce(pg_catalog.pg_partition_root(named.id), named.id)) as tree
     ) end;
+    v_lock_timeout text := current_setting('lock_timeout');
 begin
+    -- Less than deadlock_timeout: whoever writes waits no longer than this, and is never the one who is stopped.
+    perform set_config('lock_timeout', '500ms', true);
     for v_gone in
         delete from audit.tables as t
         where not exists (select from pg_catalog.pg_class as c where c.oid = t.table_oid)
@@ -330,7 +333,7 @@ begin
         execute format('drop function if exists audit.record_%s()', v_gone);
     end loop;
 
-    for v_stale in select s.table_oid, s.reason from audit.stale_tables(v_only) as s loop
+    for v_stale in select s.table_oid, s.reason from audit.stale_tables(v_only) as s order by s.table_oid::oid loop
         begin
             if v_stale.reason = 'its triggers are gone or off' then
                 perform audit.count_gap(
@@ -352,6 +355,7 @@ begin
                 perform audit.count_gap(audit.identity_of(v_stale.table_oid), 'DDL', sqlstate, sqlerrm);
         end;
     end loop;
+    perform set_config('lock_timeout', v_lock_timeout, true);
     return v_count;
 end;
 $$;

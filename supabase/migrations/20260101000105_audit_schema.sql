@@ -270,7 +270,6 @@ declare
     v_open bigint;
     v_last text;
 begin
-    perform set_config('lock_timeout', '1s', true);
     perform audit.refresh();
 
     select count(*), (array_agg(format('%s of %s: %s', g.operation, g.object_identity, g.message) order by g.id desc))[1]
